@@ -1,0 +1,148 @@
+//! Options, from the command line and the environment, validated once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::http::{Access, Token};
+use crate::runner::Limits;
+use crate::store::Synchronous;
+
+/// Runs the jobs of a data platform, and streams what they do over GraphQL.
+///
+/// Without a command it serves. The bearer token that clients must show, if there is to be one, is given in the environment
+/// variable JOBSTREAM_TOKEN only: an argument could be read by every user of the machine.
+#[derive(Debug, Parser)]
+#[command(name = "jobstream", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The options of the server, where no command is given.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve.
+    Serve {
+        /// The options of the server.
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Serve, and run two example pipelines on real data, printing what they do as it arrives over a WebSocket.
+    Demo {
+        /// End after the runs: with exit code 0 if every job is COMPLETE, else 1.
+        #[arg(long)]
+        once: bool,
+        /// The options of the server.
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Print the GraphQL schema.
+    Schema,
+    /// Hold the processes of one job. The server starts this itself.
+    #[command(hide = true)]
+    Supervise,
+    /// Do a system task. The server starts this itself.
+    #[command(hide = true)]
+    Task {
+        /// Where the task was left.
+        directory: PathBuf,
+    },
+}
+
+/// The options of the server.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The address to listen at. Any but a loopback address needs JOBSTREAM_TOKEN.
+    #[arg(long, env = "JOBSTREAM_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Where everything is kept: the database, and the workspaces' repositories. One server at a time uses it.
+    #[arg(long, env = "JOBSTREAM_DATA_DIR", value_name = "DIRECTORY", default_value = "jobstream-data")]
+    pub data_dir: PathBuf,
+
+    /// How many jobs run at a time. With 0 this process only serves.
+    #[arg(long, env = "JOBSTREAM_SLOTS", value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub slots: u16,
+
+    /// How many bytes of output a job's log keeps, over all attempts. What comes after is discarded; the job goes on.
+    #[arg(long, env = "JOBSTREAM_MAX_LOG_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(i64).range(0..=1 << 31))]
+    pub max_log_bytes: i64,
+
+    /// How long a job that is told to end (TERM) may take before it is killed (KILL).
+    #[arg(long, env = "JOBSTREAM_STOP_GRACE", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub stop_grace: Duration,
+
+    /// How long running jobs may take to end by themselves when the server is told to end (TERM). Then they are ended, and queued again.
+    #[arg(long, env = "JOBSTREAM_SHUTDOWN_GRACE", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub shutdown_grace: Duration,
+
+    /// The wait before a failed run is tried again. It doubles with every further attempt, up to a minute.
+    #[arg(long, env = "JOBSTREAM_RETRY_BACKOFF", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub retry_backoff: Duration,
+
+    /// How many changes of jobs' statuses are kept for subscribers to go on from.
+    #[arg(long, env = "JOBSTREAM_KEEP_STATUS_CHANGES", value_name = "NUMBER", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub keep_status_changes: i64,
+
+    /// What is acknowledged survives a kill of the server; with `full`, a loss of power too, and every commit waits for the disk.
+    #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Normal)]
+    pub sqlite_synchronous: Synchronous,
+
+    /// Names by which clients may call the server, beside addresses and localhost.
+    #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
+
+    /// Origins whose pages may talk to the server, beside its own and this machine's, such as https://app.example.com.
+    #[arg(long, env = "JOBSTREAM_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
+
+    /// What the server logs of itself, to standard error: a level, or tracing's directives such as `info,jobstream::http=debug`.
+    #[arg(long, env = "JOBSTREAM_LOG", value_name = "DIRECTIVES", default_value = "info")]
+    pub log: String,
+}
+
+/// Why the options cannot be used together.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The server could be reached from elsewhere, by anybody.
+    #[error(
+        "--listen {0} can be reached from other machines, and whoever reaches the server can run anything here. \
+         Set JOBSTREAM_TOKEN to a secret that clients must show, or listen at 127.0.0.1."
+    )]
+    TokenNeeded(SocketAddr),
+    /// A token that can be guessed is none.
+    #[error("JOBSTREAM_TOKEN has to have at least 16 characters, and no white space.")]
+    WeakToken,
+}
+
+impl Options {
+    /// Checks what clap cannot, and says what is asked of clients.
+    pub fn access(&self, token: Option<&str>) -> Result<Access, ConfigError> {
+        match token {
+            None if !self.listen.ip().is_loopback() => return Err(ConfigError::TokenNeeded(self.listen)),
+            Some(token) if token.len() < 16 || token.contains(char::is_whitespace) => {
+                return Err(ConfigError::WeakToken);
+            }
+            _ => {}
+        }
+        Ok(Access { token: token.map(Token::new), hosts: self.allow_host.clone(), origins: self.allow_origin.clone() })
+    }
+
+    /// What bounds a job.
+    pub fn limits(&self) -> Limits {
+        Limits { stop_grace: self.stop_grace, max_log_bytes: self.max_log_bytes }
+    }
+}
+
+/// Seconds, with a fraction if wanted.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is a number of seconds, such as 10 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

@@ -1,0 +1,71 @@
+//! The server's directory on disk: where everything that it keeps is.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::{JobId, WorkspaceId};
+
+/// The directory, locked by this process for as long as a clone of this is kept.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    path: Arc<Path>,
+    _lock: Arc<File>,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Another server has it.
+    #[error("{0} is in use by another jobstream server. Stop that one, or choose another directory with --data-dir.")]
+    InUse(PathBuf),
+    /// It cannot be made or opened.
+    #[error("{0} cannot be used as the data directory: {1}")]
+    Unusable(PathBuf, io::Error),
+}
+
+impl Directory {
+    /// Makes the directory if need be, for this user only, and locks it.
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let unusable = |error| DirectoryError::Unusable(path.to_owned(), error);
+        let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        make(path).map_err(unusable)?;
+        let path = path.canonicalize().map_err(unusable)?;
+        if path.to_str().is_none() {
+            return Err(unusable(io::Error::other("its path is not UTF-8")));
+        }
+        let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(unusable)?;
+        lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        for part in ["repositories", "tasks"] {
+            make(&path.join(part)).map_err(unusable)?;
+        }
+        Ok(Self { path: path.into(), _lock: Arc::new(lock) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The embedded database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("jobstream.db")
+    }
+
+    /// A workspace's git repository.
+    pub fn repository(&self, workspace: WorkspaceId) -> PathBuf {
+        self.path.join("repositories").join(workspace.to_string())
+    }
+
+    /// Where a system task finds what it is to do, and leaves what came of it.
+    pub fn task(&self, job: JobId) -> PathBuf {
+        self.path.join("tasks").join(job.to_string())
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong, as a client is told it.
+//!
+//! [`Error`] is the one error type at the edge. Its `Display` is safe for a client; what is not safe
+//! stays in its [`source`](std::error::Error::source) and goes to the server's log, once, where it is answered.
+
+use std::sync::Arc;
+
+/// A detail that only the server's log may show.
+pub type Detail = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The thing with this id is not there, or not any more.
+    #[error("There is no {what} {id}.")]
+    NotFound {
+        /// What was looked for: "job", "pipeline" …
+        what: &'static str,
+        /// The id that it was looked for by.
+        id: String,
+    },
+    /// Something else has the name already.
+    #[error("{0}")]
+    Conflict(String),
+    /// The pipeline has a run that has not ended.
+    #[error("The pipeline has an active run already: job {job_id}.")]
+    PipelineBusy {
+        /// The active run.
+        job_id: String,
+    },
+    /// The job has ended, so there is nothing to stop.
+    #[error("The job is {status}: only a QUEUED or RUNNING job can be stopped.")]
+    JobNotActive {
+        /// The job's final status.
+        status: &'static str,
+    },
+    /// The workspace or pipeline is FAILED.
+    #[error("{0}")]
+    NotReady(String),
+    /// The status stream is no longer kept as far back as the cursor.
+    #[error("The changes after this cursor are no longer kept. Subscribe without `after` to begin with the present.")]
+    CursorExpired,
+    /// What the request says is not right; every problem is named.
+    #[error("{}", summary(.0))]
+    BadUserInput(Vec<Problem>),
+    /// The token is missing or wrong.
+    #[error("A valid bearer token is needed.")]
+    Unauthenticated,
+    /// The request is not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The request asks for more than the server allows.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// The database cannot be written or read at the moment; nothing was changed.
+    #[error("The database is not available at the moment. Nothing was changed; try again.")]
+    Unavailable(#[source] Detail),
+    /// The write expected another state than the job has: somebody else changed it.
+    #[error("The job has changed meanwhile.")]
+    Stale,
+    /// A fault of the server's own.
+    #[error("Internal error.")]
+    Internal(#[source] Detail),
+}
+
+/// One thing that is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// Where: the argument's path, such as `input.properties.0.name`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+fn summary(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|it| format!("{}: {}", it.path, it.message)).collect();
+    lines.join("; ")
+}
+
+impl Error {
+    /// The error for an id that nothing has.
+    pub fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound { what, id: id.to_string() }
+    }
+
+    /// The error for one wrong argument.
+    pub fn bad_input(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::BadUserInput(vec![Problem { path: path.into(), message: message.into() }])
+    }
+
+    /// A fault of the server's own, with what only its log may show.
+    pub fn internal(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(detail.into().into())
+    }
+
+    /// The database is away or full, with what only the server's log may show.
+    pub fn unavailable(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(detail.into().into())
+    }
+
+    /// The code that clients tell errors apart by: `extensions.code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "NOT_FOUND",
+            Self::Conflict(_) => "CONFLICT",
+            Self::PipelineBusy { .. } => "PIPELINE_BUSY",
+            Self::JobNotActive { .. } => "JOB_NOT_ACTIVE",
+            Self::NotReady(_) => "NOT_READY",
+            Self::CursorExpired => "CURSOR_EXPIRED",
+            Self::BadUserInput(_) => "BAD_USER_INPUT",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::Forbidden(_) => "FORBIDDEN",
+            Self::LimitExceeded(_) => "LIMIT_EXCEEDED",
+            Self::Unavailable(_) => "UNAVAILABLE",
+            Self::Stale | Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// The detail for the server's log, where there is one.
+    pub fn detail(&self) -> Option<&Detail> {
+        match self {
+            Self::Unavailable(detail) | Self::Internal(detail) => Some(detail),
+            _ => None,
+        }
+    }
+}

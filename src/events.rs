@@ -1,0 +1,115 @@
+//! Doorbells: they say that there is something to read, never what.
+//!
+//! Whoever watches takes a [`Bell`] first, then reads the store, then waits for the bell and reads again. So nothing is
+//! missed, and nothing depends on the order in which bells ring. No SQL and no GraphQL here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::model::JobId;
+
+/// All the bells of this process. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    bells: Arc<Bells>,
+}
+
+#[derive(Debug, Default)]
+struct Bells {
+    status: watch::Sender<()>,
+    queue: watch::Sender<()>,
+    deletions: watch::Sender<()>,
+    jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,
+}
+
+/// Which bells a committed change rings.
+#[derive(Debug, Clone, Default)]
+pub struct Rings {
+    /// The status stream has grown.
+    pub status: bool,
+    /// A job may be startable that was not before.
+    pub queue: bool,
+    /// Something was deleted and waits to be cleared away.
+    pub deletions: bool,
+    /// These jobs have changed: their log, their status, or what is wished of them.
+    pub jobs: Vec<JobId>,
+    /// Any job may have changed.
+    pub all_jobs: bool,
+}
+
+/// One watcher's bell. It remembers rings that came while nobody waited.
+#[derive(Debug)]
+pub struct Bell {
+    rings: watch::Receiver<()>,
+    /// Keeps the senders alive, and for a job's bell says whose to take down.
+    bells: Arc<Bells>,
+    job: Option<JobId>,
+}
+
+impl Bell {
+    /// Waits until the bell has rung since it was taken, or since this last returned.
+    pub async fn rung(&mut self) {
+        // The senders live as long as this bell does, so there is always somebody who may ring.
+        let _ = self.rings.changed().await;
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        let Some(job) = self.job else { return };
+        let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // This bell's own receiver is still counted.
+        if jobs.get(&job).is_some_and(|sender| sender.receiver_count() <= 1) {
+            jobs.remove(&job);
+        }
+    }
+}
+
+impl Events {
+    /// Rings when the status stream has grown.
+    pub fn status(&self) -> Bell {
+        self.bell(&self.bells.status)
+    }
+
+    /// Rings when a job may be startable that was not before.
+    pub fn queue(&self) -> Bell {
+        self.bell(&self.bells.queue)
+    }
+
+    /// Rings when something waits to be cleared away.
+    pub fn deletions(&self) -> Bell {
+        self.bell(&self.bells.deletions)
+    }
+
+    /// Rings when this job has changed: its log, its status, or what is wished of it.
+    pub fn job(&self, job: JobId) -> Bell {
+        let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let rings = jobs.entry(job).or_default().subscribe();
+        Bell { rings, bells: Arc::clone(&self.bells), job: Some(job) }
+    }
+
+    /// Rings the bells.
+    pub fn ring(&self, rings: &Rings) {
+        if rings.status {
+            self.bells.status.send_replace(());
+        }
+        if rings.queue {
+            self.bells.queue.send_replace(());
+        }
+        if rings.deletions {
+            self.bells.deletions.send_replace(());
+        }
+        let jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if rings.all_jobs {
+            jobs.values().for_each(|sender| sender.send_replace(()));
+        } else {
+            rings.jobs.iter().filter_map(|job| jobs.get(job)).for_each(|sender| sender.send_replace(()));
+        }
+    }
+
+    fn bell(&self, sender: &watch::Sender<()>) -> Bell {
+        Bell { rings: sender.subscribe(), bells: Arc::clone(&self.bells), job: None }
+    }
+}

@@ -1,0 +1,97 @@
+//! Carrying out GraphQL requests, for whatever transport brings them.
+
+use async_graphql::{ErrorExtensionValues, Executor, Request, Response, Schema, SchemaBuilder, ServerError};
+use futures_util::stream::{BoxStream, StreamExt};
+
+use super::loaders::Loaders;
+use super::mutation::Mutation;
+use super::query::Query;
+use super::subscription::Subscription;
+use crate::events::Events;
+use crate::jobs::Jobs;
+use crate::store::Store;
+
+/// What is nested deeper than this, or asks for more fields than this, is refused before it is run.
+const DEEPEST: usize = 15;
+const DEEPEST_RECURSION: usize = 16;
+const MOST_COMPLEX: usize = 2_000;
+
+/// The schema with all that its resolvers need. Clones share it.
+#[derive(Clone)]
+pub struct Api {
+    schema: Schema<Query, Mutation, Subscription>,
+    store: Store,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// The API to these jobs.
+    pub fn new(store: Store, jobs: Jobs, events: Events) -> Self {
+        let schema = builder()
+            .data(store.clone())
+            .data(jobs)
+            .data(events)
+            .limit_depth(DEEPEST)
+            .limit_recursive_depth(DEEPEST_RECURSION)
+            .limit_complexity(MOST_COMPLEX)
+            .finish();
+        Self { schema, store }
+    }
+
+    /// Carries out a query or mutation.
+    pub async fn execute(&self, mut request: Request) -> Response {
+        if let Err(error) = request.parsed_query() {
+            return with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED");
+        }
+        let request = request.data(Loaders::new(&self.store));
+        with_codes(self.schema.execute(request).await, "GRAPHQL_VALIDATION_FAILED")
+    }
+
+    /// Carries out any operation; a query or mutation gives one response. A response without data whose errors have no path
+    /// says that the operation was refused, and is the only one.
+    pub fn stream(&self, mut request: Request) -> BoxStream<'static, Response> {
+        if let Err(error) = request.parsed_query() {
+            let refused = with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED");
+            return futures_util::stream::iter([refused]).boxed();
+        }
+        let request = request.data(Loaders::new(&self.store));
+        let responses = Executor::execute_stream(&self.schema, request, None);
+        responses.map(|response| with_codes(response, "GRAPHQL_VALIDATION_FAILED")).boxed()
+    }
+}
+
+/// The schema in the schema definition language.
+pub fn sdl() -> String {
+    let options = async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
+    builder().finish().sdl_with_options(options)
+}
+
+fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
+    Schema::build(Query, Mutation, Subscription).register_output_type::<super::node::Node>()
+}
+
+/// Our own errors carry their codes; the library's are told apart by how far the request came.
+fn with_codes(mut response: Response, before_execution: &str) -> Response {
+    for error in &mut response.errors {
+        let code = match &error {
+            error if error.extensions.as_ref().is_some_and(|it| it.get("code").is_some()) => continue,
+            error if is_limit(error) => "LIMIT_EXCEEDED",
+            error if error.path.is_empty() => before_execution,
+            // An argument that its type does not take.
+            _ => "BAD_USER_INPUT",
+        };
+        error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", code);
+    }
+    response
+}
+
+fn is_limit(error: &ServerError) -> bool {
+    ["Query is nested too deep.", "Query is too complex.", "The recursion depth"]
+        .iter()
+        .any(|text| error.message.starts_with(text))
+}

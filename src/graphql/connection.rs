@@ -1,0 +1,143 @@
+//! Pages and cursors.
+
+use async_graphql::OutputType;
+use async_graphql::connection::{Connection, CursorType, Edge, EmptyFields};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use uuid::Uuid;
+
+use crate::error::{Error, Problem};
+use crate::model::{Id, Timestamp};
+use crate::store::{Page, PageRequest};
+
+const DEFAULT_PAGE: i32 = 50;
+const LARGEST_PAGE: i32 = 500;
+
+/// The arguments of a list.
+#[derive(Debug, Default)]
+pub(super) struct PageArguments {
+    pub(super) first: Option<i32>,
+    pub(super) after: Option<String>,
+    pub(super) last: Option<i32>,
+    pub(super) before: Option<String>,
+}
+
+impl PageArguments {
+    /// What they ask for.
+    pub(super) fn request<T>(self) -> Result<PageRequest<(Timestamp, Id<T>)>, Error> {
+        let mut problems = Vec::new();
+        let mut problem = |path: &str, message: String| problems.push(Problem { path: path.to_owned(), message });
+        for (path, size) in [("first", self.first), ("last", self.last)] {
+            if size.is_some_and(|size| !(1..=LARGEST_PAGE).contains(&size)) {
+                problem(path, format!("A page has 1 to {LARGEST_PAGE} items."));
+            }
+        }
+        if self.first.is_some() && self.last.is_some() {
+            problem("last", "Give `first` or `last`, not both.".to_owned());
+        }
+        let mut position = |path: &str, cursor: Option<String>| {
+            let position = cursor.as_deref().map(Position::parse);
+            if position.as_ref().is_some_and(Option::is_none) {
+                problem(path, MALFORMED.to_owned());
+            }
+            position.flatten().map(|it| (it.0, it.1))
+        };
+        let (after, before) = (position("after", self.after), position("before", self.before));
+        if !problems.is_empty() {
+            return Err(Error::BadUserInput(problems));
+        }
+        let limit = self.first.or(self.last).unwrap_or(DEFAULT_PAGE).into();
+        Ok(PageRequest { after, before, limit, backwards: self.last.is_some() })
+    }
+}
+
+const MALFORMED: &str = "This is not a cursor that this server gave out.";
+
+/// An item's place in a list: when it was created, and its id.
+#[derive(Debug)]
+pub(super) struct Position<T: 'static>(pub(super) Timestamp, pub(super) Id<T>);
+
+const LIST: u8 = b'l';
+const STREAM: u8 = b's';
+
+impl<T> Position<T> {
+    fn parse(cursor: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+        let (micros, id) = bytes.strip_prefix(&[LIST])?.split_first_chunk::<8>()?;
+        Some(Self(Timestamp::from_micros(i64::from_be_bytes(*micros))?, Uuid::from_slice(id).ok()?.into()))
+    }
+}
+
+impl<T> CursorType for Position<T> {
+    type Error = Error;
+
+    fn decode_cursor(cursor: &str) -> Result<Self, Error> {
+        Self::parse(cursor).ok_or_else(|| Error::bad_input("after", MALFORMED))
+    }
+
+    fn encode_cursor(&self) -> String {
+        let bytes: Vec<u8> = [&[LIST][..], &self.0.micros().to_be_bytes(), self.1.as_bytes()].concat();
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+}
+
+/// The cursor for a position in the status stream.
+pub(super) fn stream_cursor(position: i64) -> String {
+    URL_SAFE_NO_PAD.encode([&[STREAM][..], &position.to_be_bytes()].concat())
+}
+
+/// The position in the status stream that a cursor stands for.
+pub(super) fn stream_position(cursor: &str) -> Result<i64, Error> {
+    let parse = || {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+        let position = bytes.strip_prefix(&[STREAM])?.try_into().ok().map(i64::from_be_bytes)?;
+        (position >= 0).then_some(position)
+    };
+    parse().ok_or_else(|| Error::bad_input("after", MALFORMED))
+}
+
+/// Makes a connection of a page.
+pub(super) fn connect<M, N: OutputType, F: async_graphql::ObjectType, T: 'static>(
+    page: Page<M>,
+    fields: F,
+    position: impl Fn(&M) -> Position<T>,
+    node: impl Fn(M) -> N,
+) -> Connection<Position<T>, N, F, EmptyFields> {
+    let mut connection = Connection::with_additional_fields(page.has_previous, page.has_next, fields);
+    connection.edges.extend(page.rows.into_iter().map(|row| Edge::new(position(&row), node(row))));
+    connection
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Job;
+
+    proptest! {
+        #[test]
+        fn a_list_cursor_gives_back_its_position(micros in 0..4_000_000_000_000_000_i64, id in any::<u128>()) {
+            let (Some(at), id) = (Timestamp::from_micros(micros), Id::<Job>::from(Uuid::from_u128(id))) else {
+                panic!("the strategy makes only valid instants");
+            };
+            let parsed = Position::<Job>::parse(&Position(at, id).encode_cursor());
+            prop_assert_eq!(parsed.map(|it| (it.0, it.1)), Some((at, id)));
+        }
+
+        #[test]
+        fn a_stream_cursor_gives_back_its_position(position in 0..i64::MAX) {
+            prop_assert_eq!(stream_position(&stream_cursor(position)).ok(), Some(position));
+        }
+
+        #[test]
+        fn any_other_text_is_refused(text in any::<String>()) {
+            if let Some(position) = Position::<Job>::parse(&text) {
+                prop_assert_eq!(position.encode_cursor(), text.clone());
+            }
+            if let Ok(position) = stream_position(&text) {
+                prop_assert_eq!(stream_cursor(position), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The inputs of mutations, and what they come to.
+
+use async_graphql::{ID, InputObject, MaybeUndefined};
+
+use crate::error::Error;
+use crate::jobs::{NewPipeline, PipelineChanges};
+use crate::model::{self, Definition};
+
+use super::scalars::id;
+
+/// A workspace to be created.
+#[derive(InputObject)]
+pub(super) struct CreateWorkspaceInput {
+    /// Its name, unique among workspaces: at most 100 characters.
+    pub(super) name: String,
+}
+
+/// What is to change in a workspace. A field left out is unchanged.
+#[derive(InputObject)]
+pub(super) struct UpdateWorkspaceInput {
+    /// The workspace.
+    pub(super) id: ID,
+    /// Its new name.
+    pub(super) name: MaybeUndefined<String>,
+}
+
+impl UpdateWorkspaceInput {
+    pub(super) fn name(&self) -> Result<Option<String>, Error> {
+        not_null("input.name", &self.name)
+    }
+}
+
+/// A workspace to be deleted.
+#[derive(InputObject)]
+pub(super) struct DeleteWorkspaceInput {
+    /// The workspace.
+    pub(super) id: ID,
+}
+
+/// A setting of a pipeline.
+#[derive(InputObject)]
+pub(super) struct PropertyInput {
+    /// `{datacomponent}.{setting}`. A job finds it in its environment: `tap-x.some-key` as TAP_X_SOME_KEY.
+    name: String,
+    /// The value.
+    value: String,
+    /// Whether the value is sensitive: then it can be written but never read.
+    #[graphql(default = false)]
+    sensitive: bool,
+}
+
+impl From<PropertyInput> for model::Property {
+    fn from(input: PropertyInput) -> Self {
+        Self { name: input.name, value: input.value, sensitive: input.sensitive }
+    }
+}
+
+/// A pipeline to be created.
+#[derive(InputObject)]
+pub(super) struct CreatePipelineInput {
+    /// The workspace it is to belong to.
+    workspace_id: ID,
+    /// Its name, unique in the workspace: at most 100 characters, without slashes.
+    name: String,
+    /// When it runs by itself: a cron expression with seconds, such as `0 0 9-17 * * MON-FRI`.
+    schedule: Option<String>,
+    /// The seconds after which an attempt is stopped, up to a week. 0, the default, means 300.
+    timeout: Option<i32>,
+    /// How often a run that ends with an error is tried again: 0, the default, to 100.
+    max_retries: Option<i32>,
+    /// A Bash script that is run instead of the actions: at most 100 KiB.
+    script: Option<String>,
+    /// The names of the plugins that it uses.
+    data_components: Option<Vec<String>>,
+    /// Data component names or commands (`plugin:command`) to run, in order.
+    actions: Option<Vec<String>>,
+    /// Its settings.
+    properties: Option<Vec<PropertyInput>>,
+    /// The names of the workspace's pipelines whose successful completion starts this one.
+    triggered_by: Option<Vec<String>>,
+}
+
+impl TryFrom<CreatePipelineInput> for NewPipeline {
+    type Error = Error;
+
+    fn try_from(input: CreatePipelineInput) -> Result<Self, Error> {
+        let definition = Definition {
+            schedule: input.schedule,
+            timeout: input.timeout.unwrap_or_default(),
+            max_retries: input.max_retries.unwrap_or_default(),
+            script: input.script,
+            data_components: input.data_components.unwrap_or_default(),
+            actions: input.actions.unwrap_or_default(),
+            properties: input.properties.unwrap_or_default().into_iter().map(Into::into).collect(),
+            triggered_by: input.triggered_by.unwrap_or_default(),
+        };
+        Ok(Self { workspace: id("input.workspaceId", &input.workspace_id)?, name: input.name, definition })
+    }
+}
+
+/// What is to change in a pipeline. A field left out is unchanged, null is the default, a list is replaced.
+#[derive(InputObject)]
+pub(super) struct UpdatePipelineInput {
+    /// The pipeline.
+    pub(super) id: ID,
+    /// Its new name.
+    name: MaybeUndefined<String>,
+    /// When it runs by itself: a cron expression with seconds. Null: it does not.
+    schedule: MaybeUndefined<String>,
+    /// The seconds after which an attempt is stopped, up to a week. 0 means 300.
+    timeout: MaybeUndefined<i32>,
+    /// How often a run that ends with an error is tried again: 0 to 100.
+    max_retries: MaybeUndefined<i32>,
+    /// A Bash script that is run instead of the actions. Null: there is none.
+    script: MaybeUndefined<String>,
+    /// The names of the plugins that it uses.
+    data_components: MaybeUndefined<Vec<String>>,
+    /// Data component names or commands to run, in order.
+    actions: MaybeUndefined<Vec<String>>,
+    /// Its settings: all of them, the sensitive ones with their values too.
+    properties: MaybeUndefined<Vec<PropertyInput>>,
+    /// The names of the workspace's pipelines whose successful completion starts this one.
+    triggered_by: MaybeUndefined<Vec<String>>,
+}
+
+impl TryFrom<UpdatePipelineInput> for PipelineChanges {
+    type Error = Error;
+
+    fn try_from(input: UpdatePipelineInput) -> Result<Self, Error> {
+        Ok(Self {
+            name: not_null("input.name", &input.name)?,
+            schedule: nullable(input.schedule),
+            timeout: or_default(input.timeout),
+            max_retries: or_default(input.max_retries),
+            script: nullable(input.script),
+            data_components: or_default(input.data_components),
+            actions: or_default(input.actions),
+            properties: or_default(input.properties).map(|it| it.into_iter().map(Into::into).collect()),
+            triggered_by: or_default(input.triggered_by),
+        })
+    }
+}
+
+/// A pipeline to be deleted.
+#[derive(InputObject)]
+pub(super) struct DeletePipelineInput {
+    /// The pipeline.
+    pub(super) id: ID,
+}
+
+/// A pipeline to be verified.
+#[derive(InputObject)]
+pub(super) struct VerifyPipelineInput {
+    /// The pipeline.
+    pub(super) id: ID,
+}
+
+/// Somebody to be invited.
+#[derive(InputObject)]
+pub(super) struct CreateInvitationInput {
+    /// The workspace the invitation is to.
+    pub(super) workspace_id: ID,
+    /// The e-mail address of whom it is for.
+    pub(super) email: String,
+}
+
+/// A run to be queued.
+#[derive(InputObject)]
+pub(super) struct CreateJobInput {
+    /// The pipeline to run.
+    pub(super) pipeline_id: ID,
+}
+
+/// A job to be stopped.
+#[derive(InputObject)]
+pub(super) struct StopJobInput {
+    /// The job.
+    pub(super) id: ID,
+}
+
+/// A job to be deleted.
+#[derive(InputObject)]
+pub(super) struct DeleteJobInput {
+    /// The job.
+    pub(super) id: ID,
+}
+
+/// A field that has no default: null would leave it without a value.
+fn not_null(path: &str, field: &MaybeUndefined<String>) -> Result<Option<String>, Error> {
+    match field {
+        MaybeUndefined::Undefined => Ok(None),
+        MaybeUndefined::Null => Err(Error::bad_input(path, "It cannot be null.")),
+        MaybeUndefined::Value(value) => Ok(Some(value.clone())),
+    }
+}
+
+fn nullable<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {
+    match field {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(value) => Some(Some(value)),
+    }
+}
+
+fn or_default<T: Default>(field: MaybeUndefined<T>) -> Option<T> {
+    nullable(field).map(Option::unwrap_or_default)
+}

@@ -1,0 +1,167 @@
+//! Jobs.
+
+use async_graphql::connection::Connection;
+use async_graphql::{Context, ID, Object, Result};
+use futures_util::FutureExt;
+
+use super::connection::{PageArguments, Position, connect, stream_cursor};
+use super::log::{JobLogs, LogArguments};
+use super::pipeline::Pipeline;
+use super::scalars::Ids;
+use super::workspace::Workspace;
+use super::{loaders, log};
+use crate::error::Error;
+use crate::model::{self, JobStatus, JobStopReason, JobType, Timestamp};
+use crate::store::{JobFilter, Store};
+
+pub(super) struct Job(pub(super) model::Job);
+
+pub(super) type JobConnection = Connection<Position<model::Job>, Job, JobListFields>;
+
+/// A job: a task with some stored state. Pipelines are run, configured and verified by jobs; two kinds of job wait for
+/// a person instead.
+#[Object]
+impl Job {
+    /// Its id: a version 4 UUID.
+    pub(super) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// What it does.
+    async fn r#type(&self) -> JobType {
+        self.0.type_
+    }
+
+    /// How far it is.
+    async fn status(&self) -> JobStatus {
+        self.0.status
+    }
+
+    /// The exit code of its last attempt, once it is final: 128 + n if signal n ended it. Null if nothing was started, or the
+    /// attempt was lost in a crash.
+    async fn exit_code(&self) -> Option<i32> {
+        self.0.exit_code
+    }
+
+    /// Why it was, or is being, stopped.
+    async fn stop_reason(&self) -> Option<JobStopReason> {
+        self.0.stop_reason
+    }
+
+    /// The commit that it made in the workspace's repository, or that held already what it would have committed.
+    async fn commit_id(&self) -> Option<&str> {
+        self.0.commit_id.as_deref()
+    }
+
+    /// When it was created.
+    async fn created(&self) -> Timestamp {
+        self.0.created
+    }
+
+    /// When the current attempt started; null while it is queued.
+    async fn start_time(&self) -> Option<Timestamp> {
+        self.0.start_time
+    }
+
+    /// When it ended; null until it is final.
+    async fn end_time(&self) -> Option<Timestamp> {
+        self.0.end_time
+    }
+
+    /// When it was first wished that it stops. From then on it ends STOPPED, whatever happens.
+    async fn stop_requested(&self) -> Option<Timestamp> {
+        self.0.stop_requested
+    }
+
+    /// The number of the current or next attempt, from 1.
+    async fn attempt(&self) -> i32 {
+        self.0.attempt
+    }
+
+    /// How often it may be tried: the pipeline's `maxRetries` and once, as they were when it was queued.
+    async fn max_attempts(&self) -> i32 {
+        self.0.max_attempts
+    }
+
+    /// The workspace it belongs to.
+    async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
+        let found = loaders::workspace(ctx, self.0.workspace).await?;
+        Ok(Workspace(found.ok_or_else(|| Error::not_found("workspace", self.0.workspace))?))
+    }
+
+    /// The pipeline it belongs to: null for `WORKSPACE_INIT` and the user tasks, which have none.
+    async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Pipeline>> {
+        let Some(id) = self.0.pipeline else { return Ok(None) };
+        Ok(loaders::pipeline(ctx, id).await?.map(Pipeline))
+    }
+
+    /// Lines of its log: 1,000 from the beginning, unless the arguments say otherwise. At most 10,000 lines or 1 MiB of text,
+    /// whichever comes first; `nextSequence` is where to go on.
+    async fn logs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The number of the first line, from 0.")] sequence: Option<i64>,
+        #[graphql(desc = "At most this many lines: 1 to 10,000.")] first: Option<i32>,
+        #[graphql(desc = "The last lines, at most this many: 1 to 10,000. Not with `first` or `sequence`.")]
+        last: Option<i32>,
+    ) -> Result<JobLogs> {
+        let arguments = LogArguments { sequence, first, last };
+        Ok(log::read(ctx.data_unchecked::<Store>(), self.0.id, arguments.request()?).await?)
+    }
+}
+
+/// The arguments of a list of jobs that say which are wanted.
+pub(super) struct JobFilterArguments {
+    pub(super) workspace_id: Option<ID>,
+    pub(super) pipeline_id: Option<ID>,
+    pub(super) r#type: Option<Vec<JobType>>,
+    pub(super) status: Option<Vec<JobStatus>>,
+}
+
+pub(super) struct JobListFields {
+    filter: JobFilter,
+    position: i64,
+}
+
+/// What a list of jobs says beside them.
+#[Object]
+impl JobListFields {
+    /// How many jobs there are in all that meet the filter. They are counted only if it is asked for.
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+        let filter = self.filter.clone();
+        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.count_jobs(filter).boxed()).await?)
+    }
+
+    /// The position in the status stream at which this page was read: `jobStatusChanged(after:)` with it misses nothing.
+    async fn cursor(&self) -> String {
+        stream_cursor(self.position)
+    }
+}
+
+/// A page of jobs.
+pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: PageArguments) -> Result<JobConnection> {
+    let mut ids = Ids::default();
+    let filter = JobFilter {
+        workspace: ids.read_optional("workspaceId", filter.workspace_id.as_ref()),
+        pipeline: ids.read_optional("pipelineId", filter.pipeline_id.as_ref()),
+        types: filter.r#type,
+        statuses: filter.status,
+    };
+    ids.finish()?;
+    let request = page.request()?;
+    let wanted = filter.clone();
+    let read = ctx.data_unchecked::<Store>().read(move |conn| {
+        async move {
+            if let Some(id) = wanted.workspace {
+                conn.workspace(id).await?.ok_or_else(|| Error::not_found("workspace", id))?;
+            }
+            if let Some(id) = wanted.pipeline {
+                conn.pipeline(id).await?.ok_or_else(|| Error::not_found("pipeline", id))?;
+            }
+            Ok((conn.jobs(wanted, request).await?, conn.last_change_position().await?))
+        }
+        .boxed()
+    });
+    let (page, position) = read.await?;
+    Ok(connect(page, JobListFields { filter, position }, |it| Position(it.created, it.id), Job))
+}

@@ -1,0 +1,135 @@
+//! Logs.
+
+use async_graphql::SimpleObject;
+use futures_util::FutureExt;
+
+use crate::error::{Error, Problem};
+use crate::model::{self, JobId, LogLines, LogStream, Timestamp};
+use crate::store::{Enough, Store};
+
+const DEFAULT_LINES: i32 = 1_000;
+const MOST_LINES: i32 = 10_000;
+const MOST_BYTES: usize = 1024 * 1024;
+
+/// Some lines of a job's log.
+#[derive(SimpleObject)]
+pub(super) struct JobLogs {
+    /// The lines, in order.
+    lines: Vec<LogLine>,
+    /// The number of the line that comes next: where to go on.
+    pub(super) next_sequence: i64,
+    /// Whether the job is final and no line comes after these.
+    pub(super) complete: bool,
+}
+
+/// One line of a log, or one piece of a long line.
+#[derive(SimpleObject)]
+struct LogLine {
+    /// Its number in the job's log, from 0, over all attempts.
+    sequence: i64,
+    /// When it was read.
+    timestamp: Timestamp,
+    /// Where it comes from.
+    stream: LogStream,
+    /// The text, without the line's end.
+    text: String,
+    /// Whether more of the same line follows in the next piece of this stream.
+    continued: bool,
+}
+
+/// The arguments of `Job.logs`.
+pub(super) struct LogArguments {
+    pub(super) sequence: Option<i64>,
+    pub(super) first: Option<i32>,
+    pub(super) last: Option<i32>,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LogRequest {
+    /// From this number on, at most so many.
+    From(i64, usize),
+    /// The last so many.
+    Last(usize),
+}
+
+impl LogArguments {
+    pub(super) fn request(self) -> Result<LogRequest, Error> {
+        let mut problems = Vec::new();
+        let mut problem = |path: &str, message: String| problems.push(Problem { path: path.to_owned(), message });
+        for (path, size) in [("first", self.first), ("last", self.last)] {
+            if size.is_some_and(|size| !(1..=MOST_LINES).contains(&size)) {
+                problem(path, format!("A page of a log has 1 to {MOST_LINES} lines."));
+            }
+        }
+        if self.last.is_some() && (self.first.is_some() || self.sequence.is_some()) {
+            problem("last", "Give `last` without `first` and `sequence`.".to_owned());
+        }
+        if self.sequence.is_some_and(|sequence| sequence < 0) {
+            problem("sequence", NEGATIVE.to_owned());
+        }
+        if !problems.is_empty() {
+            return Err(Error::BadUserInput(problems));
+        }
+        let size = |lines: i32| usize::try_from(lines).unwrap_or(0);
+        Ok(match self.last {
+            Some(last) => LogRequest::Last(size(last)),
+            None => LogRequest::From(self.sequence.unwrap_or(0), size(self.first.unwrap_or(DEFAULT_LINES))),
+        })
+    }
+}
+
+/// Said of a negative line number.
+pub(super) const NEGATIVE: &str = "Lines are numbered from 0.";
+
+/// Reads lines of a job's log. [`Error::NotFound`] if there is no such job.
+pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
+    let read = store.read(move |conn| {
+        async move {
+            let job = conn.job(job).await?.ok_or_else(|| Error::not_found("job", job))?;
+            let lines = match request {
+                LogRequest::From(from, lines) => {
+                    let enough = Enough { lines, bytes: MOST_BYTES };
+                    conn.log_lines(job.id, from, enough).await?
+                }
+                LogRequest::Last(lines) => {
+                    let enough = Enough { lines, bytes: MOST_BYTES };
+                    conn.last_log_lines(&job, enough).await?
+                }
+            };
+            Ok((job, lines))
+        }
+        .boxed()
+    });
+    let (job, lines) = read.await?;
+    Ok(JobLogs::of(&job, &lines))
+}
+
+impl JobLogs {
+    fn of(job: &model::Job, lines: &LogLines) -> Self {
+        // Whoever asks a final job for lines that never came is told where its log ends.
+        let end = if job.status.is_final() { job.log_lines } else { i64::MAX };
+        let next_sequence = lines.next_sequence().min(end);
+        Self {
+            lines: lines.iter().map(LogLine::of).collect(),
+            next_sequence,
+            complete: job.status.is_final() && next_sequence == job.log_lines,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl LogLine {
+    fn of(line: model::LogLine<'_>) -> Self {
+        Self {
+            sequence: line.sequence,
+            timestamp: line.timestamp,
+            stream: line.stream,
+            text: line.text.to_owned(),
+            continued: line.continued,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Mutations. Each takes one input and answers with its own payload; what is answered is stored.
+
+use async_graphql::{Context, ID, Object, Result, SimpleObject};
+
+use super::input::{
+    CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWorkspaceInput, DeleteJobInput,
+    DeletePipelineInput, DeleteWorkspaceInput, StopJobInput, UpdatePipelineInput, UpdateWorkspaceInput,
+    VerifyPipelineInput,
+};
+use super::invitation::Invitation;
+use super::job::Job;
+use super::pipeline::Pipeline;
+use super::scalars::id;
+use super::workspace::Workspace;
+use crate::jobs::Jobs;
+
+pub(super) struct Mutation;
+
+/// What can be changed.
+#[Object]
+impl Mutation {
+    /// Creates a workspace, and queues its three jobs: `WORKSPACE_INIT`, and the two user tasks.
+    async fn create_workspace(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be created.")] input: CreateWorkspaceInput,
+    ) -> Result<CreateWorkspacePayload> {
+        let (workspace, jobs) = ctx.data_unchecked::<Jobs>().create_workspace(input.name).await?;
+        Ok(CreateWorkspacePayload { workspace: Workspace(workspace), jobs: jobs.into_iter().map(Job).collect() })
+    }
+
+    /// Changes a workspace. One that is FAILED is provisioned again: a `WORKSPACE_INIT` job is queued.
+    async fn update_workspace(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to change.")] input: UpdateWorkspaceInput,
+    ) -> Result<UpdateWorkspacePayload> {
+        let name = input.name()?;
+        let workspace = ctx.data_unchecked::<Jobs>().update_workspace(id("input.id", &input.id)?, name).await?;
+        Ok(UpdateWorkspacePayload { workspace: Workspace(workspace) })
+    }
+
+    /// Deletes a workspace with all that it owns. What runs is stopped first.
+    async fn delete_workspace(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be deleted.")] input: DeleteWorkspaceInput,
+    ) -> Result<DeleteWorkspacePayload> {
+        ctx.data_unchecked::<Jobs>().delete_workspace(id("input.id", &input.id)?).await?;
+        Ok(DeleteWorkspacePayload { deleted_workspace_id: input.id })
+    }
+
+    /// Creates a pipeline, and queues its `PIPELINE_CONFIG` job. The workspace need not be READY yet.
+    async fn create_pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be created.")] input: CreatePipelineInput,
+    ) -> Result<CreatePipelinePayload> {
+        let (pipeline, job) = ctx.data_unchecked::<Jobs>().create_pipeline(input.try_into()?).await?;
+        Ok(CreatePipelinePayload { pipeline: Pipeline(pipeline), job: Job(job) })
+    }
+
+    /// Changes a pipeline. One that is FAILED, or gets another name, is configured again.
+    async fn update_pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to change.")] input: UpdatePipelineInput,
+    ) -> Result<UpdatePipelinePayload> {
+        let pipeline = id("input.id", &input.id)?;
+        let (pipeline, job) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.try_into()?).await?;
+        Ok(UpdatePipelinePayload { pipeline: Pipeline(pipeline), job: job.map(Job) })
+    }
+
+    /// Deletes a pipeline and its jobs. What runs is stopped first.
+    async fn delete_pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be deleted.")] input: DeletePipelineInput,
+    ) -> Result<DeletePipelinePayload> {
+        ctx.data_unchecked::<Jobs>().delete_pipeline(id("input.id", &input.id)?).await?;
+        Ok(DeletePipelinePayload { deleted_pipeline_id: input.id })
+    }
+
+    /// Queues a `PIPELINE_VERIFY` job, which shows and tests the configuration of a pipeline.
+    async fn verify_pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be verified.")] input: VerifyPipelineInput,
+    ) -> Result<VerifyPipelinePayload> {
+        let job = ctx.data_unchecked::<Jobs>().verify_pipeline(id("input.id", &input.id)?).await?;
+        Ok(VerifyPipelinePayload { job: Job(job) })
+    }
+
+    /// Invites somebody to a workspace, which completes its `PROFILE_COLLABORATE` task if that still waits.
+    async fn create_invitation(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Who is to be invited.")] input: CreateInvitationInput,
+    ) -> Result<CreateInvitationPayload> {
+        let workspace = id("input.workspaceId", &input.workspace_id)?;
+        let (invitation, job) = ctx.data_unchecked::<Jobs>().create_invitation(workspace, input.email).await?;
+        Ok(CreateInvitationPayload { invitation: Invitation(invitation), job: job.map(Job) })
+    }
+
+    /// Queues a run of a pipeline. PIPELINE_BUSY, with the `jobId`, if a run of it is QUEUED or RUNNING.
+    async fn create_job(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be run.")] input: CreateJobInput,
+    ) -> Result<CreateJobPayload> {
+        let job = ctx.data_unchecked::<Jobs>().create_job(id("input.pipelineId", &input.pipeline_id)?).await?;
+        Ok(CreateJobPayload { job: Job(job) })
+    }
+
+    /// Stops a job. A queued one is STOPPED at once; a running one has its wish stored, is told to end, and is STOPPED when nothing
+    /// that it started is left. JOB_NOT_ACTIVE if it has ended.
+    async fn stop_job(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be stopped.")] input: StopJobInput,
+    ) -> Result<StopJobPayload> {
+        let job = ctx.data_unchecked::<Jobs>().stop_job(id("input.id", &input.id)?).await?;
+        Ok(StopJobPayload { job: Job(job) })
+    }
+
+    /// Deletes a job and its log. If it runs it is stopped first.
+    async fn delete_job(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be deleted.")] input: DeleteJobInput,
+    ) -> Result<DeleteJobPayload> {
+        ctx.data_unchecked::<Jobs>().delete_job(id("input.id", &input.id)?).await?;
+        Ok(DeleteJobPayload { deleted_job_id: input.id })
+    }
+}
+
+/// The answer to `createWorkspace`.
+#[derive(SimpleObject)]
+struct CreateWorkspacePayload {
+    /// The new workspace.
+    workspace: Workspace,
+    /// The jobs that were queued for it.
+    jobs: Vec<Job>,
+}
+
+/// The answer to `updateWorkspace`.
+#[derive(SimpleObject)]
+struct UpdateWorkspacePayload {
+    /// The workspace as it is now.
+    workspace: Workspace,
+}
+
+/// The answer to `deleteWorkspace`.
+#[derive(SimpleObject)]
+struct DeleteWorkspacePayload {
+    /// The id that the workspace had.
+    deleted_workspace_id: ID,
+}
+
+/// The answer to `createPipeline`.
+#[derive(SimpleObject)]
+struct CreatePipelinePayload {
+    /// The new pipeline.
+    pipeline: Pipeline,
+    /// The job that configures it.
+    job: Job,
+}
+
+/// The answer to `updatePipeline`.
+#[derive(SimpleObject)]
+struct UpdatePipelinePayload {
+    /// The pipeline as it is now.
+    pipeline: Pipeline,
+    /// The job that configures it again, if one was queued.
+    job: Option<Job>,
+}
+
+/// The answer to `deletePipeline`.
+#[derive(SimpleObject)]
+struct DeletePipelinePayload {
+    /// The id that the pipeline had.
+    deleted_pipeline_id: ID,
+}
+
+/// The answer to `verifyPipeline`.
+#[derive(SimpleObject)]
+struct VerifyPipelinePayload {
+    /// The job that verifies it.
+    job: Job,
+}
+
+/// The answer to `createInvitation`.
+#[derive(SimpleObject)]
+struct CreateInvitationPayload {
+    /// The invitation.
+    invitation: Invitation,
+    /// The user task that is complete with it, if one waited.
+    job: Option<Job>,
+}
+
+/// The answer to `createJob`.
+#[derive(SimpleObject)]
+struct CreateJobPayload {
+    /// The job that was queued.
+    job: Job,
+}
+
+/// The answer to `stopJob`.
+#[derive(SimpleObject)]
+struct StopJobPayload {
+    /// The job: STOPPED, or RUNNING with its `stopRequested` set.
+    job: Job,
+}
+
+/// The answer to `deleteJob`.
+#[derive(SimpleObject)]
+struct DeleteJobPayload {
+    /// The id that the job had.
+    deleted_job_id: ID,
+}

@@ -1,0 +1,158 @@
+//! Pipelines.
+
+use async_graphql::connection::Connection;
+use async_graphql::{Context, ID, Object, Result, SimpleObject};
+use futures_util::FutureExt;
+
+use super::connection::{PageArguments, Position, connect};
+use super::job::{JobConnection, JobFilterArguments, jobs};
+use super::loaders;
+use super::workspace::Workspace;
+use crate::error::Error;
+use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
+use crate::store::Store;
+
+pub(super) struct Pipeline(pub(super) model::Pipeline);
+
+pub(super) type PipelineConnection = Connection<Position<model::Pipeline>, Pipeline, PipelineCount>;
+
+/// A pipeline: a script, or actions of data components, that jobs run.
+#[Object]
+impl Pipeline {
+    /// Its id: a version 4 UUID.
+    pub(super) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// When it was created.
+    async fn created(&self) -> Timestamp {
+        self.0.created
+    }
+
+    /// When a user last changed it.
+    async fn last_modified(&self) -> Timestamp {
+        self.0.last_modified
+    }
+
+    /// Its name, unique in its workspace.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// PROVISIONING until its latest `PIPELINE_CONFIG` job has ended, then READY or FAILED.
+    async fn status(&self) -> ResourceStatus {
+        self.0.status
+    }
+
+    /// When it runs by itself: a cron expression with seconds. `0 0 9-17 * * MON-FRI` is on the hour, nine to five, on weekdays.
+    async fn schedule(&self) -> Option<&str> {
+        self.0.definition.schedule.as_deref()
+    }
+
+    /// The seconds after which an attempt is stopped. 0 means 300.
+    async fn timeout(&self) -> i32 {
+        self.0.definition.timeout
+    }
+
+    /// How often a run that ends with an error is tried again.
+    async fn max_retries(&self) -> i32 {
+        self.0.definition.max_retries
+    }
+
+    /// A Bash script that is run instead of the actions.
+    async fn script(&self) -> Option<&str> {
+        self.0.definition.script.as_deref()
+    }
+
+    /// The names of the plugins that it uses.
+    async fn data_components(&self) -> &[String] {
+        &self.0.definition.data_components
+    }
+
+    /// Data component names or commands (`plugin:command`) to run, in order.
+    async fn actions(&self) -> &[String] {
+        &self.0.definition.actions
+    }
+
+    /// Its settings.
+    async fn properties(&self) -> Vec<Property> {
+        let shown = |it: &model::Property| Property {
+            name: it.name.clone(),
+            value: (!it.sensitive).then(|| it.value.clone()),
+            sensitive: it.sensitive,
+        };
+        self.0.definition.properties.iter().map(shown).collect()
+    }
+
+    /// The names of the pipelines whose successful completion starts this one.
+    async fn triggered_by(&self) -> &[String] {
+        &self.0.definition.triggered_by
+    }
+
+    /// The workspace it belongs to.
+    async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
+        let found = loaders::workspace(ctx, self.0.workspace).await?;
+        Ok(Workspace(found.ok_or_else(|| Error::not_found("workspace", self.0.workspace))?))
+    }
+
+    /// Its jobs, newest first.
+    #[allow(clippy::too_many_arguments)]
+    async fn jobs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only jobs of one of these types. An empty list matches none.")] r#type: Option<Vec<JobType>>,
+        #[graphql(desc = "Only jobs with one of these statuses. An empty list matches none.")] status: Option<
+            Vec<JobStatus>,
+        >,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<JobConnection> {
+        let pipeline_id = Some(self.0.id.to_string().into());
+        let filter = JobFilterArguments { workspace_id: None, pipeline_id, r#type, status };
+        jobs(ctx, filter, PageArguments { first, after, last, before }).await
+    }
+}
+
+/// A setting of a pipeline.
+#[derive(SimpleObject)]
+struct Property {
+    /// `{datacomponent}.{setting}`. A job finds it in its environment: `tap-x.some-key` as TAP_X_SOME_KEY.
+    name: String,
+    /// The value: null if it is sensitive, for such a value can be written but never read.
+    value: Option<String>,
+    /// Whether the value is sensitive.
+    sensitive: bool,
+}
+
+pub(super) struct PipelineCount {
+    workspace: WorkspaceId,
+}
+
+/// What a list of pipelines says beside them.
+#[Object]
+impl PipelineCount {
+    /// How many pipelines the workspace has. It is counted only if it is asked for.
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+        let workspace = self.workspace;
+        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.count_pipelines(workspace).boxed()).await?)
+    }
+}
+
+/// A page of a workspace's pipelines.
+pub(super) async fn pipelines(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    page: PageArguments,
+) -> Result<PipelineConnection> {
+    let request = page.request()?;
+    let read = ctx.data_unchecked::<Store>().read(move |conn| {
+        async move {
+            conn.workspace(workspace).await?.ok_or_else(|| Error::not_found("workspace", workspace))?;
+            conn.pipelines(workspace, request).await
+        }
+        .boxed()
+    });
+    Ok(connect(read.await?, PipelineCount { workspace }, |it| Position(it.created, it.id), Pipeline))
+}

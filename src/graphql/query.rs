@@ -1,0 +1,112 @@
+//! Queries.
+
+use async_graphql::{Context, ID, Object, Result};
+use futures_util::FutureExt;
+use uuid::Uuid;
+
+use super::connection::PageArguments;
+use super::invitation::Invitation;
+use super::job::{Job, JobConnection, JobFilterArguments, jobs};
+use super::node::Node;
+use super::pipeline::{Pipeline, PipelineConnection, pipelines};
+use super::scalars::id as read_id;
+use super::workspace::{Workspace, WorkspaceConnection, workspaces};
+use super::{loaders, scalars};
+use crate::model::{JobStatus, JobType};
+use crate::store::Store;
+
+pub(super) struct Query;
+
+/// What can be asked. A lookup by an id that nothing has is null.
+#[Object]
+impl Query {
+    /// Whatever has this id.
+    async fn node(&self, ctx: &Context<'_>, #[graphql(desc = "The id.")] id: ID) -> Result<Option<Node>> {
+        let id: Uuid = Uuid::from_bytes(*scalars::id::<crate::model::Job>("id", &id)?.as_bytes());
+        let read = ctx.data_unchecked::<Store>().read(move |conn| {
+            async move {
+                if let Some(job) = conn.job(id.into()).await? {
+                    return Ok(Some(Node::Job(Box::new(Job(job)))));
+                }
+                if let Some(pipeline) = conn.pipeline(id.into()).await? {
+                    return Ok(Some(Node::Pipeline(Box::new(Pipeline(pipeline)))));
+                }
+                if let Some(workspace) = conn.workspace(id.into()).await? {
+                    return Ok(Some(Node::Workspace(Workspace(workspace))));
+                }
+                Ok(conn.invitation(id.into()).await?.map(|it| Node::Invitation(Invitation(it))))
+            }
+            .boxed()
+        });
+        Ok(read.await?)
+    }
+
+    /// The job with this id.
+    async fn job(&self, ctx: &Context<'_>, #[graphql(desc = "The job's id.")] id: ID) -> Result<Option<Job>> {
+        Ok(loaders::job(ctx, read_id("id", &id)?).await?.map(Job))
+    }
+
+    /// Jobs, newest first: those that meet every condition. NOT_FOUND if there is no such workspace or pipeline.
+    #[allow(clippy::too_many_arguments)]
+    async fn jobs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only jobs of this workspace.")] workspace_id: Option<ID>,
+        #[graphql(desc = "Only jobs of this pipeline.")] pipeline_id: Option<ID>,
+        #[graphql(desc = "Only jobs of one of these types. An empty list matches none.")] r#type: Option<Vec<JobType>>,
+        #[graphql(desc = "Only jobs with one of these statuses. An empty list matches none.")] status: Option<
+            Vec<JobStatus>,
+        >,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<JobConnection> {
+        let filter = JobFilterArguments { workspace_id, pipeline_id, r#type, status };
+        jobs(ctx, filter, PageArguments { first, after, last, before }).await
+    }
+
+    /// The workspace with this id.
+    async fn workspace(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The workspace's id.")] id: ID,
+    ) -> Result<Option<Workspace>> {
+        Ok(loaders::workspace(ctx, read_id("id", &id)?).await?.map(Workspace))
+    }
+
+    /// All workspaces, newest first.
+    async fn workspaces(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<WorkspaceConnection> {
+        workspaces(ctx, PageArguments { first, after, last, before }).await
+    }
+
+    /// The pipeline with this id.
+    async fn pipeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The pipeline's id.")] id: ID,
+    ) -> Result<Option<Pipeline>> {
+        Ok(loaders::pipeline(ctx, read_id("id", &id)?).await?.map(Pipeline))
+    }
+
+    /// A workspace's pipelines, newest first. NOT_FOUND if there is no such workspace.
+    async fn pipelines(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The workspace's id.")] workspace_id: ID,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<PipelineConnection> {
+        let workspace = read_id("workspaceId", &workspace_id)?;
+        pipelines(ctx, workspace, PageArguments { first, after, last, before }).await
+    }
+}

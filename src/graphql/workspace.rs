@@ -1,0 +1,105 @@
+//! Workspaces.
+
+use async_graphql::connection::Connection;
+use async_graphql::{Context, ID, Object, Result};
+use futures_util::FutureExt;
+
+use super::connection::{PageArguments, Position, connect};
+use super::job::{JobConnection, JobFilterArguments, jobs};
+use super::pipeline::{PipelineConnection, pipelines};
+use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp};
+use crate::store::Store;
+
+pub(super) struct Workspace(pub(super) model::Workspace);
+
+pub(super) type WorkspaceConnection = Connection<Position<model::Workspace>, Workspace, WorkspaceCount>;
+
+/// A workspace: it owns pipelines, jobs, and a git repository.
+#[Object]
+impl Workspace {
+    /// Its id: a version 4 UUID.
+    pub(super) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// When it was created.
+    async fn created(&self) -> Timestamp {
+        self.0.created
+    }
+
+    /// When a user last changed it.
+    async fn last_modified(&self) -> Timestamp {
+        self.0.last_modified
+    }
+
+    /// Its name, unique among workspaces.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its name as it can stand in an address: lower case letters and digits, with hyphens between the words. It is not
+    /// unique, and follows the name.
+    async fn alias(&self) -> &str {
+        &self.0.alias
+    }
+
+    /// PROVISIONING until its `WORKSPACE_INIT` job has ended, then READY or FAILED.
+    async fn status(&self) -> ResourceStatus {
+        self.0.status
+    }
+
+    /// Its jobs, newest first.
+    #[allow(clippy::too_many_arguments)]
+    async fn jobs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only jobs of this pipeline.")] pipeline_id: Option<ID>,
+        #[graphql(desc = "Only jobs of one of these types. An empty list matches none.")] r#type: Option<Vec<JobType>>,
+        #[graphql(desc = "Only jobs with one of these statuses. An empty list matches none.")] status: Option<
+            Vec<JobStatus>,
+        >,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<JobConnection> {
+        let filter = JobFilterArguments { workspace_id: Some(self.id_text()), pipeline_id, r#type, status };
+        jobs(ctx, filter, PageArguments { first, after, last, before }).await
+    }
+
+    /// Its pipelines, newest first.
+    async fn pipelines(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<PipelineConnection> {
+        pipelines(ctx, self.0.id, PageArguments { first, after, last, before }).await
+    }
+}
+
+impl Workspace {
+    fn id_text(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+}
+
+pub(super) struct WorkspaceCount;
+
+/// What a list of workspaces says beside them.
+#[Object]
+impl WorkspaceCount {
+    /// How many workspaces there are. It is counted only if it is asked for.
+    async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
+        Ok(ctx.data_unchecked::<Store>().read(|conn| conn.count_workspaces().boxed()).await?)
+    }
+}
+
+/// A page of workspaces.
+pub(super) async fn workspaces(ctx: &Context<'_>, page: PageArguments) -> Result<WorkspaceConnection> {
+    let request = page.request()?;
+    let page = ctx.data_unchecked::<Store>().read(move |conn| conn.workspaces(request).boxed()).await?;
+    Ok(connect(page, WorkspaceCount, |it| Position(it.created, it.id), Workspace))
+}

@@ -1,0 +1,179 @@
+//! What the runner does with a job: claim it, add to its log, end its attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::{Ending, Jobs, Unit, state};
+use crate::error::Error;
+use crate::model::{
+    Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Timestamp,
+    Workspace,
+};
+
+/// The longest wait before another attempt.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What there is to do for a runner.
+#[derive(Debug)]
+pub enum Claim {
+    /// This job is RUNNING now, and the caller's.
+    Job(Box<Claimed>),
+    /// Nothing may start at the moment; something will at this instant, if one is known.
+    Nothing {
+        /// When the next backoff is over.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A job that a runner holds, and what it needs to run it.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The job.
+    pub job: Job,
+    /// Its workspace.
+    pub workspace: Workspace,
+    /// Its pipeline as it is now, for the types that have one.
+    pub pipeline: Option<Pipeline>,
+    /// The pipeline's definition as it was when the job was queued.
+    pub definition: Definition,
+}
+
+impl Jobs {
+    /// Takes the oldest job that may start, for a runner whose supervisor this is.
+    pub async fn claim(&self, supervisor: SupervisorIdentity) -> Result<Claim, Error> {
+        let owner = self.owner;
+        self.commit(move |unit| {
+            async move {
+                let Some(queued) = unit.conn.next_startable_job(unit.now).await? else {
+                    return Ok(Claim::Nothing { until: unit.conn.next_backoff_end(unit.now).await? });
+                };
+                let started = state::start(&queued, owner, supervisor, unit.now);
+                let job = unit.change(&queued, started).await?;
+                let workspace = unit.workspace(job.workspace).await?;
+                let pipeline = match job.pipeline {
+                    Some(id) => Some(unit.pipeline(id).await?),
+                    None => None,
+                };
+                let definition = match job.definition {
+                    Some(id) => unit.conn.definition(id).await?.unwrap_or_default(),
+                    None => Definition::default(),
+                };
+                Ok(Claim::Job(Box::new(Claimed { job, workspace, pipeline, definition })))
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Adds lines to the log of a job that the caller holds. [`Error::Stale`] if it does not hold it any more.
+    pub async fn append_log(&self, held: &Job, lines: Arc<LogLines>) -> Result<(), Error> {
+        let held = held.clone();
+        self.commit(move |unit| {
+            async move {
+                unit.rings.jobs.push(held.id);
+                unit.conn.append_log(&held, &lines, lines.output_bytes()).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Why a held job should be stopped, if somebody wishes it.
+    pub async fn stop_wish(&self, held: &Job) -> Result<Option<JobStopReason>, Error> {
+        let id = held.id;
+        let job = self.store.read(move |conn| conn.job_even_deleted(id).boxed()).await?;
+        Ok(job.and_then(|job| job.stop_requested.and(job.stop_reason)))
+    }
+
+    /// Stores the wish to stop a held job because its time is over.
+    pub async fn time_out(&self, held: &Job) -> Result<(), Error> {
+        let id = held.id;
+        self.commit(move |unit| {
+            async move {
+                let Some(job) = unit.conn.job_even_deleted(id).await? else { return Err(Error::Stale) };
+                let wished = state::stop(&job, JobStopReason::Timeout, unit.now)?;
+                unit.change(&job, wished).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Ends the attempt of a held job: its last lines, what the server has to say, and the next status, all at once.
+    pub async fn end(&self, held: &Job, ending: Ending, last_lines: LogLines) -> Result<Job, Error> {
+        let held = held.clone();
+        let backoff = self.backoff(held.attempt);
+        self.commit(move |unit| async move { unit.end_attempt(&held, &ending, backoff, last_lines).await }.boxed())
+            .await
+    }
+
+    /// The jobs that are RUNNING for a server process that has ended: every other, where the database is this process's own.
+    pub async fn orphans(&self) -> Result<Vec<Job>, Error> {
+        let owner = self.owner;
+        self.store.read(move |conn| conn.jobs_of_other_owners(owner).boxed()).await
+    }
+
+    fn backoff(&self, attempt: i32) -> Duration {
+        let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
+        self.retry_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF)
+    }
+}
+
+impl Unit<'_> {
+    async fn end_attempt(
+        &mut self,
+        held: &Job,
+        ending: &Ending,
+        backoff: Duration,
+        mut lines: LogLines,
+    ) -> Result<Job, Error> {
+        let Some(job) = self.conn.job_even_deleted(held.id).await? else { return Err(Error::Stale) };
+        if (job.status, job.attempt, job.owner) != (JobStatus::Running, held.attempt, held.owner) {
+            return Err(Error::Stale);
+        }
+        let output_bytes = lines.output_bytes();
+        let after = state::end(&job, ending, backoff, self.now);
+        if let Some(remark) = remark(&job, &after, ending, backoff) {
+            lines.push(self.now, LogStream::System, false, &remark);
+        }
+        if !lines.is_empty() {
+            self.conn.append_log(&job, &lines, output_bytes).await?;
+        }
+        let count = lines.next_sequence() - lines.first_sequence();
+        let after = Job { log_lines: job.log_lines + count, log_bytes: job.log_bytes + output_bytes, ..after };
+        self.change(&job, after).await
+    }
+}
+
+/// What the server says in the log about how an attempt ended, where that is not plain from the job itself.
+fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<String> {
+    let attempt = format!("attempt {} of {}", job.attempt, job.max_attempts);
+    let next = match after.status {
+        JobStatus::Queued => "It is queued again.",
+        JobStatus::Stopped => "It was to be stopped, and is.",
+        _ => "No tries are left.",
+    };
+    match ending {
+        Ending::Exited { code, .. } if after.status == JobStatus::Queued => {
+            Some(format!("Exit code {code} in {attempt}. Trying again in {backoff:?}."))
+        }
+        Ending::Exited { .. } | Ending::NotStarted => None,
+        Ending::Lost(what) => Some(format!("{what} in {attempt}; the job's processes are gone. {next}")),
+        Ending::Interrupted if after.status == JobStatus::Queued => Some(format!(
+            "The server shuts down; the job's processes were ended in {attempt}, which does not count. {next}"
+        )),
+        Ending::Interrupted => None,
+    }
+}
+
+impl Claimed {
+    /// How long the attempt may take: a run as long as its pipeline says, the system's own tasks a quarter of an hour.
+    pub fn timeout(&self) -> Duration {
+        match self.job.type_ {
+            JobType::PipelineRun => self.definition.run_timeout(),
+            _ => Duration::from_secs(15 * 60),
+        }
+    }
+}

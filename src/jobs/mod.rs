@@ -1,0 +1,69 @@
+//! Jobs: the only writer of job state, and of the workspaces and pipelines that jobs are made for.
+//!
+//! Every change is one transaction that is stored first and then published: [`Jobs`] composes the store's queries, and rings
+//! the bells when they are committed. What users ask for is in `requests`, `workspaces` and `pipelines`; what the
+//! runner does with a job is in `attempts`; the state machine is in `state`.
+
+mod attempts;
+mod pipelines;
+mod requests;
+mod state;
+mod unit;
+mod validate;
+mod workspaces;
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::error::Error;
+use crate::events::Events;
+use crate::model::ServerId;
+use crate::store::Store;
+
+pub use attempts::{Claim, Claimed};
+pub use pipelines::{NewPipeline, PipelineChanges};
+pub use state::Ending;
+
+use unit::Unit;
+
+/// The jobs. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    store: Store,
+    events: Events,
+    owner: ServerId,
+    retry_backoff: Duration,
+}
+
+impl Jobs {
+    /// The jobs in this store, for a new server process. `retry_backoff` is the wait before the second attempt; it doubles with
+    /// every further one, up to a minute.
+    pub fn new(store: Store, events: Events, retry_backoff: Duration) -> Self {
+        Self { store, events, owner: ServerId::random(), retry_backoff }
+    }
+
+    /// Stores a change, then publishes it: both, or neither, even if the caller stops waiting.
+    async fn commit<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        let jobs = self.clone();
+        let stored_and_published = tokio::spawn(async move {
+            let write = jobs.store.write(move |conn, now| {
+                async move {
+                    let mut unit = Unit { conn, now, rings: Default::default() };
+                    let result = work(&mut unit).await?;
+                    Ok((result, unit.rings))
+                }
+                .boxed()
+            });
+            let (result, rings) = write.await?;
+            jobs.events.ring(&rings);
+            Ok(result)
+        });
+        stored_and_published.await.map_err(Error::internal)?
+    }
+}

@@ -1,0 +1,189 @@
+//! The state machine of a job, as pure functions from one state to the next.
+//!
+//! ```text
+//! QUEUED ──▶ RUNNING ──▶ COMPLETE, ERROR, STOPPED
+//!   │  ▲________│            another try, or the same one after a shutdown
+//!   ├──▶ STOPPED
+//!   └──▶ COMPLETE            the two user tasks only
+//! ```
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::model::{Job, JobStatus, JobStopReason, JobType, ServerId, SupervisorIdentity, Timestamp};
+
+/// How an attempt came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Its process exited, and all that it started is gone.
+    Exited {
+        /// 128 + n for signal n.
+        code: i32,
+        /// The commit it made in the workspace's repository.
+        commit_id: Option<String>,
+    },
+    /// It could not be started, and another try would not help.
+    NotStarted,
+    /// Who held it died, as said here; all that the attempt started is gone.
+    Lost(&'static str),
+    /// The server shuts down; all that the attempt started is gone.
+    Interrupted,
+}
+
+/// The next state of a job that a runner takes.
+pub(super) fn start(job: &Job, owner: ServerId, supervisor: SupervisorIdentity, now: Timestamp) -> Job {
+    Job {
+        status: JobStatus::Running,
+        not_before: None,
+        start_time: Some(now),
+        owner: Some(owner),
+        supervisor_pid: Some(supervisor.pid),
+        supervisor_start: Some(supervisor.start),
+        supervisor_boot: Some(supervisor.boot),
+        ..job.clone()
+    }
+}
+
+/// The next state of a job whose attempt has ended. The wish to stop it comes before everything else.
+pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp) -> Job {
+    let tries_left = job.attempt < job.max_attempts;
+    match ending {
+        _ if job.stop_requested.is_some() => finish(job, JobStatus::Stopped, ending, now),
+        Ending::Exited { code: 0, .. } => finish(job, JobStatus::Complete, ending, now),
+        Ending::Exited { .. } if tries_left => {
+            Job { attempt: job.attempt + 1, not_before: Some(now + backoff), ..requeue(job) }
+        }
+        Ending::Lost(_) if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
+        Ending::Interrupted => requeue(job),
+        Ending::Exited { .. } | Ending::Lost(_) | Ending::NotStarted => finish(job, JobStatus::Error, ending, now),
+    }
+}
+
+/// The next state of a job that is to be stopped: a queued one stops at once, a running one has the wish noted.
+pub(super) fn stop(job: &Job, reason: JobStopReason, now: Timestamp) -> Result<Job, Error> {
+    let wished = Job {
+        stop_requested: job.stop_requested.or(Some(now)),
+        stop_reason: job.stop_reason.or(Some(reason)),
+        ..job.clone()
+    };
+    match job.status {
+        JobStatus::Queued => Ok(Job { status: JobStatus::Stopped, not_before: None, end_time: Some(now), ..wished }),
+        JobStatus::Running => Ok(wished),
+        done => Err(Error::JobNotActive { status: done.as_str() }),
+    }
+}
+
+/// The next state of a user task once the person has done what it asks.
+pub(super) fn complete_user_task(job: &Job, now: Timestamp) -> Job {
+    Job { status: JobStatus::Complete, end_time: Some(now), ..job.clone() }
+}
+
+/// Whether a job of this type may go from one status to the other.
+pub(super) fn allowed(type_: JobType, from: JobStatus, to: JobStatus) -> bool {
+    use JobStatus::{Complete, Error, Queued, Running, Stopped};
+    let user_task = JobType::USER_TASKS.contains(&type_);
+    match (from, to) {
+        (Queued, Running) => !user_task,
+        (Queued, Stopped) => true,
+        (Queued, Complete) => user_task,
+        (Running, Complete | Error | Stopped | Queued) => true,
+        _ => false,
+    }
+}
+
+fn finish(job: &Job, status: JobStatus, ending: &Ending, now: Timestamp) -> Job {
+    let (exit_code, commit_id) = match ending {
+        Ending::Exited { code, commit_id } => (Some(*code), commit_id.clone()),
+        Ending::NotStarted | Ending::Lost(_) | Ending::Interrupted => (None, None),
+    };
+    Job { status, end_time: Some(now), exit_code, commit_id, ..release(job) }
+}
+
+fn requeue(job: &Job) -> Job {
+    Job { status: JobStatus::Queued, start_time: None, ..release(job) }
+}
+
+fn release(job: &Job) -> Job {
+    Job { owner: None, supervisor_pid: None, supervisor_start: None, supervisor_boot: None, ..job.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{JobId, WorkspaceId};
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Step {
+        Start,
+        Stop(JobStopReason),
+        End(Ending),
+        CompleteUserTask,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Start),
+            prop_oneof![Just(JobStopReason::Requested), Just(JobStopReason::Timeout)].prop_map(Step::Stop),
+            (0..3).prop_map(|code| Step::End(Ending::Exited { code, commit_id: None })),
+            prop_oneof![Just(Ending::NotStarted), Just(Ending::Lost("killed")), Just(Ending::Interrupted)]
+                .prop_map(Step::End),
+            Just(Step::CompleteUserTask),
+        ]
+    }
+
+    fn new_job(type_: JobType, max_attempts: i32, now: Timestamp) -> Job {
+        super::super::unit::new_job(JobId::random(), WorkspaceId::random(), None, None, type_, max_attempts, now)
+    }
+
+    fn take(job: &Job, step: &Step, now: Timestamp) -> Option<Job> {
+        let supervisor = || SupervisorIdentity { pid: 2, start: 3, boot: "boot".to_owned() };
+        match step {
+            Step::Start if job.status == JobStatus::Queued && JobType::FOR_RUNNER.contains(&job.type_) => {
+                Some(start(job, ServerId::random(), supervisor(), now))
+            }
+            Step::Stop(reason) => stop(job, *reason, now).ok(),
+            Step::End(ending) if job.status == JobStatus::Running => {
+                Some(end(job, ending, Duration::from_secs(1), now))
+            }
+            Step::CompleteUserTask if job.status == JobStatus::Queued && JobType::USER_TASKS.contains(&job.type_) => {
+                Some(complete_user_task(job, now))
+            }
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_keeps_the_promises(
+            type_ in proptest::sample::select(JobType::ALL),
+            max_attempts in 1..4_i32,
+            steps in proptest::collection::vec(any_step(), 0..30),
+        ) {
+            let mut now = Timestamp::now();
+            let mut job = new_job(type_, max_attempts, now);
+            for step in steps {
+                now = now + Duration::from_secs(1);
+                let Some(next) = take(&job, &step, now) else { continue };
+                if next.status != job.status {
+                    prop_assert!(allowed(type_, job.status, next.status), "{} to {}", job.status, next.status);
+                }
+                prop_assert!(!job.status.is_final(), "a final status changed");
+                prop_assert!(next.attempt == job.attempt || next.attempt == job.attempt + 1);
+                prop_assert!(next.attempt <= max_attempts);
+                prop_assert_eq!(next.owner.is_some(), next.status == JobStatus::Running);
+                prop_assert_eq!(next.end_time.is_some(), next.status.is_final());
+                prop_assert!(next.exit_code.is_none() || next.status.is_final());
+                prop_assert!(next.stop_requested.is_some() || job.stop_requested.is_none(), "a wish was forgotten");
+                if job.stop_requested.is_some() && next.status != job.status {
+                    prop_assert_eq!(next.status, JobStatus::Stopped, "a stopped job went on");
+                }
+                if step == Step::End(Ending::Interrupted) && next.status == JobStatus::Queued {
+                    prop_assert_eq!(next.attempt, job.attempt, "a shutdown used up a try");
+                }
+                job = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One change of job state: a transaction, the entries it makes in the status stream, and the bells it rings.
+
+use crate::error::Error;
+use crate::events::Rings;
+use crate::model::{
+    DefinitionId, Job, JobId, JobStatus, JobType, Pipeline, PipelineId, ResourceStatus, Timestamp, Workspace,
+    WorkspaceId,
+};
+use crate::store::Conn;
+
+use super::state;
+
+/// A change in the making.
+pub(super) struct Unit<'c> {
+    pub(super) conn: &'c mut Conn,
+    pub(super) now: Timestamp,
+    pub(super) rings: Rings,
+}
+
+/// A job as it is when it is queued.
+pub(super) fn new_job(
+    id: JobId,
+    workspace: WorkspaceId,
+    pipeline: Option<PipelineId>,
+    definition: Option<DefinitionId>,
+    type_: JobType,
+    max_attempts: i32,
+    now: Timestamp,
+) -> Job {
+    Job {
+        id,
+        workspace,
+        pipeline,
+        definition,
+        type_,
+        created: now,
+        max_attempts,
+        status: JobStatus::Queued,
+        attempt: 1,
+        not_before: None,
+        start_time: None,
+        end_time: None,
+        exit_code: None,
+        commit_id: None,
+        stop_requested: None,
+        stop_reason: None,
+        deleted: None,
+        owner: None,
+        supervisor_pid: None,
+        supervisor_start: None,
+        supervisor_boot: None,
+        changed_position: 0,
+        changed_at: now,
+        previous_status: None,
+        log_lines: 0,
+        log_bytes: 0,
+    }
+}
+
+impl Unit<'_> {
+    /// Queues a job of a workspace.
+    pub(super) async fn queue_for_workspace(&mut self, workspace: WorkspaceId, type_: JobType) -> Result<Job, Error> {
+        self.queue(new_job(JobId::random(), workspace, None, None, type_, 1, self.now)).await
+    }
+
+    /// Queues a job of a pipeline, with its definition as it is now.
+    pub(super) async fn queue_for_pipeline(&mut self, pipeline: &Pipeline, type_: JobType) -> Result<Job, Error> {
+        let max_attempts = if type_ == JobType::PipelineRun { pipeline.definition.max_retries + 1 } else { 1 };
+        let definition = Some(pipeline.definition_id);
+        let job =
+            new_job(JobId::random(), pipeline.workspace, Some(pipeline.id), definition, type_, max_attempts, self.now);
+        self.queue(job).await
+    }
+
+    async fn queue(&mut self, mut job: Job) -> Result<Job, Error> {
+        job.changed_position = self.conn.insert_status_change(&job, None, self.now, false).await?;
+        self.conn.insert_job(&job).await?;
+        self.rings.status = true;
+        self.rings.queue = true;
+        Ok(job)
+    }
+
+    /// Stores the next state of a job, with its entry in the status stream if the status changes.
+    pub(super) async fn change(&mut self, before: &Job, mut after: Job) -> Result<Job, Error> {
+        self.rings.jobs.push(before.id);
+        if after.status == before.status {
+            self.conn.update_job(before, &after).await?;
+            return Ok(after);
+        }
+        if !state::allowed(before.type_, before.status, after.status) {
+            return Err(Error::internal(format!(
+                "a {} cannot go from {} to {}",
+                before.type_, before.status, after.status
+            )));
+        }
+        after.changed_position = self.conn.insert_status_change(&after, Some(before.status), self.now, false).await?;
+        after.changed_at = self.now;
+        after.previous_status = Some(before.status);
+        self.conn.update_job(before, &after).await?;
+        self.rings.status = true;
+        // Its end may let another start, and so may its being queued again.
+        self.rings.queue |= after.status != JobStatus::Running;
+        if after.status.is_final() {
+            self.follow(&after).await?;
+            if after.deleted.is_some() {
+                self.conn.insert_status_change(&after, None, self.now, true).await?;
+                self.rings.deletions = true;
+            }
+        }
+        Ok(after)
+    }
+
+    /// Marks a job as deleted: gone for users, and stopped first if it is active.
+    pub(super) async fn delete(&mut self, job: &Job) -> Result<(), Error> {
+        let deleted = Job { deleted: Some(self.now), ..job.clone() };
+        if job.status.is_final() {
+            self.conn.update_job(job, &deleted).await?;
+            self.conn.insert_status_change(&deleted, None, self.now, true).await?;
+            self.rings.jobs.push(job.id);
+            self.rings.status = true;
+            self.rings.deletions = true;
+        } else {
+            let stopped = state::stop(&deleted, crate::model::JobStopReason::Requested, self.now)?;
+            self.change(job, stopped).await?;
+        }
+        Ok(())
+    }
+
+    /// The status of a workspace or pipeline follows the job that provisions it.
+    async fn follow(&mut self, ended: &Job) -> Result<(), Error> {
+        if !JobType::REPOSITORY_TASKS.contains(&ended.type_) || self.conn.other_active_job(ended).await? {
+            return Ok(());
+        }
+        let status = match ended.status {
+            JobStatus::Complete => ResourceStatus::Ready,
+            _ => ResourceStatus::Failed,
+        };
+        match ended.pipeline {
+            None => self.conn.set_workspace_status(ended.workspace, status).await,
+            Some(pipeline) => self.conn.set_pipeline_status(pipeline, status).await,
+        }
+    }
+
+    /// The workspace with this id.
+    pub(super) async fn workspace(&mut self, id: WorkspaceId) -> Result<Workspace, Error> {
+        self.conn.workspace(id).await?.ok_or_else(|| Error::not_found("workspace", id))
+    }
+
+    /// The pipeline with this id.
+    pub(super) async fn pipeline(&mut self, id: PipelineId) -> Result<Pipeline, Error> {
+        self.conn.pipeline(id).await?.ok_or_else(|| Error::not_found("pipeline", id))
+    }
+
+    /// The job with this id.
+    pub(super) async fn job(&mut self, id: JobId) -> Result<Job, Error> {
+        self.conn.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+    }
+
+    /// Refuses to queue anything in a workspace that is FAILED.
+    pub(super) async fn workspace_not_failed(&mut self, id: WorkspaceId) -> Result<Workspace, Error> {
+        let workspace = self.workspace(id).await?;
+        match workspace.status {
+            ResourceStatus::Failed => Err(Error::NotReady(
+                "The workspace is FAILED. See the log of its WORKSPACE_INIT job, then update the workspace.".to_owned(),
+            )),
+            _ => Ok(workspace),
+        }
+    }
+
+    /// Completes the oldest user task of this type, if one waits.
+    pub(super) async fn complete_user_task(
+        &mut self,
+        workspace: WorkspaceId,
+        type_: JobType,
+    ) -> Result<Option<Job>, Error> {
+        match self.conn.waiting_user_task(workspace, type_).await? {
+            Some(task) => {
+                let done = state::complete_user_task(&task, self.now);
+                Ok(Some(self.change(&task, done).await?))
+            }
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a field may hold. All that is wrong with a request is found at once, with paths.
+
+use std::collections::HashMap;
+
+use croner::parser::{CronParser, Seconds};
+
+use crate::error::{Error, Problem};
+use crate::model::{Definition, Property};
+
+/// Characters of a name; a pipeline's becomes the name of a file.
+const NAME_CHARS: usize = 100;
+const NAME_BYTES: usize = 200;
+/// One argument of a Linux process holds 128 KiB, and the script is one.
+const SCRIPT_BYTES: usize = 100 * 1024;
+/// So is each property, as a variable of the environment.
+const PROPERTY_BYTES: usize = 64 * 1024;
+const PROPERTIES_BYTES: usize = 512 * 1024;
+const LIST_ITEMS: usize = 200;
+const WORD_CHARS: usize = 128;
+const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
+const MAX_RETRIES: i32 = 100;
+
+/// Checks the name of a workspace.
+pub(super) fn workspace_name(name: &str) -> Result<(), Error> {
+    let mut problems = Problems::default();
+    problems.name(name);
+    problems.into_result()
+}
+
+/// Checks an e-mail address: its form, not whether somebody reads it.
+pub(super) fn email(email: &str) -> Result<(), Error> {
+    let well_formed = email.split_once('@').is_some_and(|(user, host)| {
+        let host_ok = host.split('.').all(|label| !label.is_empty()) && !host.contains('@');
+        !user.is_empty()
+            && host_ok
+            && email.len() <= 254
+            && !email.contains(|c: char| c.is_whitespace() || c.is_control())
+    });
+    if well_formed { Ok(()) } else { Err(Error::bad_input("input.email", "This is not an e-mail address.")) }
+}
+
+/// Everything that is wrong with a pipeline, as far as it can be told without the database.
+pub(super) fn pipeline(name: &str, definition: &Definition) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    problems.pipeline_name(name);
+    if let Some(schedule) = &definition.schedule {
+        problems.schedule(schedule);
+    }
+    problems.within("timeout", definition.timeout, TIMEOUT_SECONDS, "seconds");
+    problems.within("maxRetries", definition.max_retries, MAX_RETRIES, "retries");
+    if let Some(script) = &definition.script {
+        problems.script(script);
+    }
+    problems.words("dataComponents", &definition.data_components, is_component, "a plugin's name");
+    problems.words("actions", &definition.actions, is_action, "a plugin's name, or `plugin:command`");
+    problems.properties(&definition.properties);
+    problems.list("triggeredBy", &definition.triggered_by);
+    problems.found
+}
+
+#[derive(Default)]
+struct Problems {
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    fn add(&mut self, path: impl std::fmt::Display, message: impl Into<String>) {
+        self.found.push(Problem { path: format!("input.{path}"), message: message.into() });
+    }
+
+    fn into_result(self) -> Result<(), Error> {
+        if self.found.is_empty() { Ok(()) } else { Err(Error::BadUserInput(self.found)) }
+    }
+
+    fn name(&mut self, name: &str) {
+        if name.trim().is_empty() {
+            self.add("name", "A name is needed.");
+        } else if name.trim() != name {
+            self.add("name", "A name cannot begin or end with white space.");
+        } else if name.chars().count() > NAME_CHARS || name.len() > NAME_BYTES {
+            self.add("name", format!("A name has at most {NAME_CHARS} characters, and {NAME_BYTES} bytes."));
+        } else if name.contains(char::is_control) {
+            self.add("name", "A name cannot hold control characters.");
+        }
+    }
+
+    /// A pipeline's name is also that of its file in the repository.
+    fn pipeline_name(&mut self, name: &str) {
+        self.name(name);
+        if name.contains(['/', '\\']) {
+            self.add("name", "The name of a pipeline cannot hold a slash.");
+        }
+        if name.starts_with('.') {
+            self.add("name", "The name of a pipeline cannot begin with a dot.");
+        }
+    }
+
+    fn schedule(&mut self, schedule: &str) {
+        if let Err(error) = CronParser::builder().seconds(Seconds::Required).build().parse(schedule) {
+            let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";
+            self.add("schedule", format!("This is not a cron expression with seconds ({example}): {error}"));
+        }
+    }
+
+    fn within(&mut self, path: &str, value: i32, most: i32, unit: &str) {
+        if !(0..=most).contains(&value) {
+            self.add(path, format!("It is between 0 and {most} {unit}."));
+        }
+    }
+
+    fn script(&mut self, script: &str) {
+        if script.len() > SCRIPT_BYTES {
+            self.add("script", format!("A script has at most {SCRIPT_BYTES} bytes."));
+        }
+        if script.contains('\0') {
+            self.add("script", "A script cannot hold a NUL character.");
+        }
+    }
+
+    fn list<T>(&mut self, path: &str, items: &[T]) {
+        if items.len() > LIST_ITEMS {
+            self.add(path, format!("It has at most {LIST_ITEMS} items."));
+        }
+    }
+
+    fn words(&mut self, path: &str, words: &[String], valid: fn(&str) -> bool, what: &str) {
+        self.list(path, words);
+        for (index, word) in words.iter().enumerate() {
+            if !valid(word) || word.len() > WORD_CHARS {
+                self.add(
+                    format_args!("{path}.{index}"),
+                    format!("It is {what}: at most {WORD_CHARS} letters, digits, dots, hyphens and underscores."),
+                );
+            }
+        }
+    }
+
+    fn properties(&mut self, properties: &[Property]) {
+        self.list("properties", properties);
+        let mut variables = HashMap::new();
+        for (index, property) in properties.iter().enumerate() {
+            let path = format!("properties.{index}");
+            self.property(&path, property);
+            let variable = property.variable();
+            if let Some(earlier) = variables.insert(variable.clone(), index) {
+                self.add(
+                    format_args!("{path}.name"),
+                    format!("It becomes the variable {variable}, and so does properties.{earlier}."),
+                );
+            }
+        }
+        if properties.iter().map(|it| it.name.len() + it.value.len()).sum::<usize>() > PROPERTIES_BYTES {
+            self.add("properties", format!("All properties together have at most {PROPERTIES_BYTES} bytes."));
+        }
+    }
+
+    fn property(&mut self, path: &str, property: &Property) {
+        let Property { name, value, .. } = property;
+        let setting = name.split_once('.').map(|(component, setting)| (is_component(component), setting));
+        let well_formed =
+            matches!(setting, Some((true, setting)) if !setting.is_empty() && setting.chars().all(in_word));
+        if !well_formed || name.len() > WORD_CHARS {
+            self.add(
+                format_args!("{path}.name"),
+                format!("It is `datacomponent.setting`: at most {WORD_CHARS} letters, digits, dots, hyphens and underscores."),
+            );
+        } else if property.variable().starts_with("JOBSTREAM_") {
+            self.add(format_args!("{path}.name"), "Variables that begin with JOBSTREAM_ are the server's.");
+        }
+        if value.len() > PROPERTY_BYTES {
+            self.add(format_args!("{path}.value"), format!("A value has at most {PROPERTY_BYTES} bytes."));
+        }
+        if value.contains('\0') {
+            self.add(format_args!("{path}.value"), "A value cannot hold a NUL character.");
+        }
+        // The two settings that every extractor has.
+        if name.ends_with("._select") && serde_json::from_str::<Vec<serde_json::Value>>(value).is_err() {
+            self.add(format_args!("{path}.value"), "`_select` is a JSON array.");
+        }
+        if name.ends_with("._metadata")
+            && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(value).is_err()
+        {
+            self.add(format_args!("{path}.value"), "`_metadata` is a JSON object.");
+        }
+    }
+}
+
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')
+}
+
+fn is_component(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphanumeric()) && word.chars().all(in_word)
+}
+
+fn is_action(word: &str) -> bool {
+    match word.split_once(':') {
+        Some((plugin, command)) => is_component(plugin) && is_component(command),
+        None => is_component(word),
+    }
+}

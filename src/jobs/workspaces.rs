@@ -1,0 +1,120 @@
+//! Workspaces, and invitations to them.
+
+use futures_util::FutureExt;
+
+use super::{Jobs, Unit, validate};
+use crate::error::Error;
+use crate::model::{Invitation, InvitationId, Job, JobType, PipelineId, ResourceStatus, Workspace, WorkspaceId};
+
+impl Jobs {
+    /// Creates a workspace, and queues the job that makes its repository and one user task of each kind.
+    pub async fn create_workspace(&self, name: String) -> Result<(Workspace, Vec<Job>), Error> {
+        validate::workspace_name(&name)?;
+        self.commit(move |unit| {
+            async move {
+                unit.workspace_name_is_free(&name, None).await?;
+                let workspace = Workspace {
+                    id: WorkspaceId::random(),
+                    created: unit.now,
+                    last_modified: unit.now,
+                    alias: Workspace::alias_of(&name),
+                    name,
+                    status: ResourceStatus::Provisioning,
+                    deleted: None,
+                };
+                unit.conn.insert_workspace(&workspace).await?;
+                let mut jobs = Vec::new();
+                for type_ in [JobType::WorkspaceInit, JobType::ProfileCollaborate, JobType::ProfileImport] {
+                    jobs.push(unit.queue_for_workspace(workspace.id, type_).await?);
+                }
+                Ok((workspace, jobs))
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Renames a workspace; without a name, only marks it as modified. One that is FAILED is provisioned again.
+    pub async fn update_workspace(&self, id: WorkspaceId, name: Option<String>) -> Result<Workspace, Error> {
+        if let Some(name) = &name {
+            validate::workspace_name(name)?;
+        }
+        self.commit(move |unit| {
+            async move {
+                let before = unit.workspace(id).await?;
+                let name = name.unwrap_or(before.name);
+                unit.workspace_name_is_free(&name, Some(id)).await?;
+                unit.conn.rename_workspace(id, &name, &Workspace::alias_of(&name), unit.now).await?;
+                if before.status == ResourceStatus::Failed {
+                    unit.conn.set_workspace_status(id, ResourceStatus::Provisioning).await?;
+                    unit.queue_for_workspace(id, JobType::WorkspaceInit).await?;
+                }
+                unit.workspace(id).await
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Deletes a workspace and all that it owns. What runs is stopped first.
+    pub async fn delete_workspace(&self, id: WorkspaceId) -> Result<(), Error> {
+        self.commit(move |unit| {
+            async move {
+                unit.workspace(id).await?;
+                unit.conn.mark_workspace_deleted(id, unit.now).await?;
+                unit.conn.mark_pipelines_of_workspace_deleted(id, unit.now).await?;
+                unit.delete_jobs(id, None).await
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Invites somebody to a workspace, which completes the user task that asks for it, if it still waits.
+    pub async fn create_invitation(
+        &self,
+        workspace: WorkspaceId,
+        email: String,
+    ) -> Result<(Invitation, Option<Job>), Error> {
+        validate::email(&email)?;
+        self.commit(move |unit| {
+            async move {
+                unit.workspace(workspace).await?;
+                let invitation = Invitation { id: InvitationId::random(), workspace, created: unit.now, email };
+                unit.conn.insert_invitation(&invitation).await?;
+                let task = unit.complete_user_task(workspace, JobType::ProfileCollaborate).await?;
+                Ok((invitation, task))
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+impl Unit<'_> {
+    async fn workspace_name_is_free(&mut self, name: &str, except: Option<WorkspaceId>) -> Result<(), Error> {
+        match self.conn.workspace_named(name).await? {
+            Some(other) if Some(other.id) != except => {
+                Err(Error::Conflict(format!("There is a workspace named {name:?} already.")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes all jobs of a workspace, or of one of its pipelines.
+    pub(super) async fn delete_jobs(
+        &mut self,
+        workspace: WorkspaceId,
+        pipeline: Option<PipelineId>,
+    ) -> Result<(), Error> {
+        for job in self.conn.active_jobs(Some(workspace), pipeline).await? {
+            self.delete(&job).await?;
+        }
+        self.conn.insert_deletions_of_final_jobs(workspace, pipeline, self.now).await?;
+        self.conn.mark_final_jobs_deleted(workspace, pipeline, self.now).await?;
+        self.rings.all_jobs = true;
+        self.rings.status = true;
+        self.rings.deletions = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! Jobstream: a GraphQL server that runs the jobs of a data platform and streams what they do.
+//!
+//! This page is the map of the crate. Who may call whom:
+//!
+//! ```text
+//! http ──▶ graphql ──▶ jobs ──▶ store        jobs: the only writer of job state; it stores, then rings
+//!                 └───────────▶ store        reads go straight to the store
+//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions and the runner
+//! model, error                               leaves: everybody knows them, they know nobody
+//! ```
+//!
+//! Three ways through the house:
+//!
+//! - *createJob*: [`http`] → [`graphql`] (`mutation`) → [`jobs`] → [`store`], then [`events`], which wakes the [`runner`].
+//! - *a log line*: a process under a [`supervisor`] → [`runner`] (`output`) → [`jobs`] → [`store`], then [`events`] → [`graphql`]
+//!   (`subscription`) → [`http`] (`websocket`).
+//! - *a list of jobs*: [`http`] → [`graphql`] (`query`) → [`store`]; neighbours through loaders made for each request.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`model`] | the nouns: workspaces, pipelines, jobs, status changes, log lines |
+//! | [`error`] | what can go wrong, with the codes that clients see |
+//! | [`store`] | SQL, and nowhere else |
+//! | [`jobs`] | what may happen to a job, a pipeline, a workspace: every write |
+//! | [`events`] | doorbells: that there is something to read, never what |
+//! | [`runner`] | claims jobs, collects what they print, stops and rescues them |
+//! | [`supervisor`] | the process that holds one job's processes |
+//! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY` |
+//! | [`processes`] | `/proc` |
+//! | [`sweeper`] | clears away what was deleted |
+//! | [`graphql`] | types and resolvers |
+//! | [`http`] | the transports, and who may talk to them |
+//! | [`directory`] | where everything is on disk |
+//! | [`config`], [`secret`], [`server`] | the options; the token; what is started in which order, and how it ends |
+//! | [`client`], [`demo`] | a client of the WebSocket, and the example that uses it |
+
+pub mod client;
+pub mod config;
+pub mod demo;
+pub mod secret;
+pub mod server;
+
+mod directory;
+mod error;
+mod events;
+mod graphql;
+mod http;
+mod jobs;
+mod model;
+mod processes;
+mod runner;
+mod store;
+mod supervisor;
+mod sweeper;
+mod task;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The GraphQL schema, in the schema definition language.
+pub fn schema() -> String {
+    graphql::sdl()
+}
+
+/// Holds the processes of one job after the other: the hidden subcommand `supervise`.
+pub fn supervise() -> ExitCode {
+    supervisor::run()
+}
+
+/// Does the system task that was left in a directory: the hidden subcommand `task`.
+pub fn perform_task(directory: &Path) -> ExitCode {
+    task::run(directory)
+}

@@ -1,0 +1,48 @@
+//! The `jobstream` program: reads its arguments and environment, and runs what they ask for.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use jobstream::config::{Command, CommandLine, Options};
+use jobstream::server::Failure;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let done = match command_line.command {
+        Some(Command::Supervise) => return jobstream::supervise(),
+        Some(Command::Task { directory }) => return jobstream::perform_task(&directory),
+        Some(Command::Schema) => io::stdout().write_all(jobstream::schema().as_bytes()).map_err(Failure::from),
+        Some(Command::Demo { once, options }) => serve(options, Some(once)),
+        Some(Command::Serve { options }) => serve(options, None),
+        None => serve(command_line.options, None),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "jobstream: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves; with the example if `demo` is given, which says whether to end after it.
+fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
+    let token = jobstream::secret::take_token()?;
+    jobstream::secret::hide_memory()?;
+    let access = options.access(token.as_deref())?;
+    let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log {}: {error}", options.log))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match demo {
+            Some(once) => jobstream::demo::run(options, access, token, once).await,
+            None => jobstream::server::Server::start(options, access).await?.serve_until_told().await,
+        }
+    })
+}

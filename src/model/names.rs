@@ -1,0 +1,126 @@
+//! The enums. Their names are the same in the database, in Rust and in GraphQL.
+
+/// An enum that is stored as its name and spelled the same in GraphQL.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, async_graphql::Enum,
+            diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        pub enum $name { $($(#[$variant_meta])* #[graphql(name = $text)] $variant),+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its name.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The value with this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|it| it.as_str() == name)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// What a job does.
+    JobType {
+        /// A system task that creates the workspace's repository; queued when a workspace is created.
+        WorkspaceInit = "WORKSPACE_INIT",
+        /// A system task that writes a pipeline's definition into the workspace's repository; queued when a pipeline is
+        /// created or renamed, and when a FAILED one is updated.
+        PipelineConfig = "PIPELINE_CONFIG",
+        /// A system task that shows and tests the configuration of a pipeline.
+        PipelineVerify = "PIPELINE_VERIFY",
+        /// A system task that runs a pipeline.
+        PipelineRun = "PIPELINE_RUN",
+        /// A user task: send an invitation.
+        ProfileCollaborate = "PROFILE_COLLABORATE",
+        /// A user task: create a pipeline.
+        ProfileImport = "PROFILE_IMPORT",
+    }
+}
+
+named! {
+    /// How far a job is.
+    JobStatus {
+        /// The job is queued: it waits for a runner, or, a user task, for a person.
+        Queued = "QUEUED",
+        /// The job is running.
+        Running = "RUNNING",
+        /// The job finished with no errors.
+        Complete = "COMPLETE",
+        /// The job finished with errors.
+        Error = "ERROR",
+        /// The job timed out or was stopped.
+        Stopped = "STOPPED",
+    }
+}
+
+named! {
+    /// Why a job was, or is being, stopped.
+    JobStopReason {
+        /// Somebody asked for it.
+        Requested = "REQUESTED",
+        /// It ran longer than its timeout.
+        Timeout = "TIMEOUT",
+    }
+}
+
+named! {
+    /// Where a log line comes from.
+    LogStream {
+        /// The job's standard output.
+        Stdout = "STDOUT",
+        /// The job's standard error.
+        Stderr = "STDERR",
+        /// The server, saying what it did with the job.
+        System = "SYSTEM",
+    }
+}
+
+named! {
+    /// Whether a workspace or pipeline can be used.
+    ResourceStatus {
+        /// Its changes are being processed.
+        Provisioning = "PROVISIONING",
+        /// Its changes were processed.
+        Ready = "READY",
+        /// Its changes could not be processed.
+        Failed = "FAILED",
+    }
+}
+
+impl JobType {
+    /// The two tasks that wait for a person. No runner takes them.
+    pub const USER_TASKS: [Self; 2] = [Self::ProfileCollaborate, Self::ProfileImport];
+    /// The tasks that change the workspace's repository, one at a time.
+    pub const REPOSITORY_TASKS: [Self; 2] = [Self::WorkspaceInit, Self::PipelineConfig];
+    /// What a runner takes.
+    pub const FOR_RUNNER: [Self; 4] =
+        [Self::WorkspaceInit, Self::PipelineConfig, Self::PipelineVerify, Self::PipelineRun];
+}
+
+impl JobStatus {
+    /// The statuses that do not change any more.
+    pub const FINAL: [Self; 3] = [Self::Complete, Self::Error, Self::Stopped];
+    /// The statuses of a job that has not ended.
+    pub const ACTIVE: [Self; 2] = [Self::Queued, Self::Running];
+
+    /// Whether a job with this status never changes any more.
+    pub fn is_final(self) -> bool {
+        Self::FINAL.contains(&self)
+    }
+}

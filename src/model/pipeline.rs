@@ -1,0 +1,85 @@
+//! Pipelines and their definitions.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DefinitionId, PipelineId, ResourceStatus, Timestamp, WorkspaceId};
+
+/// How long an attempt may take where the pipeline's `timeout` is 0.
+pub const DEFAULT_TIMEOUT_SECONDS: i32 = 300;
+
+/// A pipeline, with its present definition.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// Its id.
+    pub id: PipelineId,
+    /// The workspace it belongs to.
+    pub workspace: WorkspaceId,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When a user last changed it.
+    pub last_modified: Timestamp,
+    /// Its name, unique in its workspace.
+    pub name: String,
+    /// Follows its `PIPELINE_CONFIG` jobs.
+    pub status: ResourceStatus,
+    /// Which version of its definition it has now.
+    pub definition_id: DefinitionId,
+    /// What it is to do.
+    pub definition: Definition,
+}
+
+/// What a pipeline is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Cron expression with seconds.
+    pub schedule: Option<String>,
+    /// Seconds an attempt may take; 0 means [`DEFAULT_TIMEOUT_SECONDS`].
+    pub timeout: i32,
+    /// How often a run that ends with an error is tried again.
+    pub max_retries: i32,
+    /// A Bash script, run instead of the actions.
+    pub script: Option<String>,
+    /// Names of the data components that it uses.
+    pub data_components: Vec<String>,
+    /// Data component names or commands (`plugin:command`), in order.
+    pub actions: Vec<String>,
+    /// Settings: `{datacomponent}.{setting}` and its value.
+    pub properties: Vec<Property>,
+    /// Names of the pipelines whose successful completion starts this one.
+    pub triggered_by: Vec<String>,
+}
+
+impl Definition {
+    /// How long one attempt of a run may take.
+    pub fn run_timeout(&self) -> Duration {
+        let seconds = if self.timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { self.timeout };
+        Duration::from_secs(seconds.unsigned_abs().into())
+    }
+}
+
+/// A setting of a pipeline. Its `Debug` hides the value, sensitive or not.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Property {
+    /// `{datacomponent}.{setting}`.
+    pub name: String,
+    /// What a job finds in its environment.
+    pub value: String,
+    /// Whether the value can be written but never read.
+    pub sensitive: bool,
+}
+
+impl Property {
+    /// The environment variable that carries it: upper case, with an underscore for every `.` and `-`.
+    pub fn variable(&self) -> String {
+        self.name.to_ascii_uppercase().replace(['.', '-'], "_")
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property").field("name", &self.name).field("sensitive", &self.sensitive).finish_non_exhaustive()
+    }
+}

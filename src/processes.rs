@@ -1,0 +1,87 @@
+//! Processes, as `/proc` shows them.
+
+use std::fs;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::model::SupervisorIdentity;
+
+/// A process, told from every later one with the same pid by when it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its process id.
+    pub pid: i32,
+    /// The process id of its parent.
+    pub parent: i32,
+    /// When it started, in ticks after the boot.
+    pub start: i64,
+}
+
+impl Process {
+    /// The process with this pid, unless it is gone or only a zombie.
+    pub fn with_pid(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // pid (name, which may hold anything) state parent … ; the 22nd field is the start.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+        let dead = matches!(*fields.first()?, "Z" | "X");
+        let found = Self { pid, parent: fields.get(1)?.parse().ok()?, start: fields.get(19)?.parse().ok()? };
+        (!dead).then_some(found)
+    }
+
+    /// Every process that can be seen.
+    fn all() -> Vec<Self> {
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter_map(Self::with_pid).collect()
+    }
+
+    /// The children of a process, their children, and so on.
+    pub fn descendants_of(ancestor: i32) -> Vec<Self> {
+        let all = Self::all();
+        let mut found: Vec<Self> = all.iter().copied().filter(|it| it.parent == ancestor).collect();
+        let mut next = 0;
+        while let Some(parent) = found.get(next).map(|it| it.pid) {
+            found.extend(all.iter().copied().filter(|it| it.parent == parent));
+            next += 1;
+        }
+        found
+    }
+
+    /// Processes that were started with this variable in their environment.
+    pub fn with_variable(name: &str, value: &str) -> Vec<Self> {
+        let wanted = format!("{name}={value}");
+        let has_it = |process: &Self| {
+            fs::read(format!("/proc/{}/environ", process.pid))
+                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
+        };
+        Self::all().into_iter().filter(has_it).collect()
+    }
+
+    /// Sends a signal to this very process: never to another one that got its pid meanwhile.
+    pub fn signal(self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        // The descriptor holds whoever has the pid now; if that started when this process did, it is this process.
+        if Self::with_pid(self.pid).is_some_and(|now| now.start == self.start) {
+            let _ = pidfd_send_signal(&pidfd, signal);
+        }
+    }
+
+    /// The process of a supervisor that was noted earlier, if it is still there.
+    pub fn of_supervisor(identity: &SupervisorIdentity) -> Option<Self> {
+        let process = Self::with_pid(identity.pid)?;
+        (process.start == identity.start && boot_id() == identity.boot).then_some(process)
+    }
+
+    /// What a supervisor with this pid is noted as.
+    pub fn supervisor_identity(pid: i32) -> Option<SupervisorIdentity> {
+        let process = Self::with_pid(pid)?;
+        Some(SupervisorIdentity { pid, start: process.start, boot: boot_id() })
+    }
+}
+
+/// What tells this boot of the machine from every other: process ids and start times repeat after the next.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,160 @@
+//! One attempt of one job, from its claim to its end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::holder::Holder;
+use super::output::{Output, Outside, until_stored};
+use super::{Runner, command};
+use crate::error::Error;
+use crate::jobs::{Claimed, Ending};
+use crate::model::{Job, JobType, LogLines, LogStream, Timestamp};
+use crate::supervisor::protocol::{Command, Report};
+use crate::task;
+
+/// Runs a claimed job under this supervisor, and stores how it ended. The supervisor may be gone afterwards.
+pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) {
+    let held = &claimed.job;
+    let (ending, lines) = match command::of(&claimed, &runner.directory, runner.limits.stop_grace) {
+        Ok(command) => match attempt(runner, holder, &claimed, command).await {
+            Ok(ended) => ended,
+            Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),
+            Err(error) => not_started(&format!("The job could not be started: {error}")),
+        },
+        Err(reason) => not_started(&reason),
+    };
+    let ending = with_outcome(runner, held, ending).await;
+    let end = || runner.jobs.end(held, ending.clone(), lines.clone());
+    match until_stored("a job's end", held, end).await {
+        Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
+        Err(error) => tracing::warn!(job = %held.id, %error, "the attempt's end could not be stored"),
+    }
+}
+
+fn not_started(reason: &str) -> (Ending, LogLines) {
+    let mut lines = LogLines::default();
+    lines.push(Timestamp::now(), LogStream::System, false, reason);
+    (Ending::NotStarted, lines)
+}
+
+/// Starts the command, collects what it prints, and sees it to its end. Answers the lines that are not stored yet.
+async fn attempt(
+    runner: &Runner,
+    holder: &mut Holder,
+    claimed: &Claimed,
+    command: Command,
+) -> Result<(Ending, LogLines), Error> {
+    let held = &claimed.job;
+    let (stdout, stdout_writer) = output_pipe().map_err(Error::internal)?;
+    let (stderr, stderr_writer) = output_pipe().map_err(Error::internal)?;
+    let output = Output::new(runner.jobs.clone(), held.clone(), stdout, stderr, runner.limits.max_log_bytes);
+    let (remarks, remarks_receiver) = mpsc::unbounded_channel();
+    let (ended, ended_receiver) = oneshot::channel();
+    let watch = async {
+        let started = holder.start(command, [stdout_writer, stderr_writer]).await;
+        let ending = match started {
+            Ok(()) => watch(runner, holder, claimed, &remarks).await,
+            Err(_) => lost(held).await,
+        };
+        let _ = ended.send(());
+        ending
+    };
+    let collect = output.collect(Outside { remarks: remarks_receiver, ended: ended_receiver });
+    tokio::pin!(watch, collect);
+    tokio::select! {
+        ending = &mut watch => Ok((ending, collect.await?)),
+        // The output is at its end only after the job is, unless the job is somebody else's: then let go of it.
+        collected = &mut collect => match collected {
+            Ok(lines) => Ok((watch.await, lines)),
+            Err(error) => {
+                watch.await;
+                Err(error)
+            }
+        },
+    }
+}
+
+/// Waits for the attempt's end, and brings it about when it is wished, late, or the server shuts down.
+async fn watch(
+    runner: &Runner,
+    holder: &mut Holder,
+    claimed: &Claimed,
+    remarks: &mpsc::UnboundedSender<String>,
+) -> Ending {
+    let held = &claimed.job;
+    let mut bell = runner.events.job(held.id);
+    let mut looks = true;
+    let mut told_to_end = false;
+    let mut interrupted = false;
+    let timeout = sleep(claimed.timeout());
+    tokio::pin!(timeout);
+    loop {
+        if looks && !told_to_end && matches!(runner.jobs.stop_wish(held).await, Ok(Some(_))) {
+            told_to_end = true;
+            let _ = remarks.send("Stopping: TERM to all that the job has started.".to_owned());
+            let _ = holder.end().await; // if it is gone, its report says so
+        }
+        looks = false;
+        tokio::select! {
+            report = holder.report() => return match report {
+                Ok(Report::Ended { .. }) if interrupted => Ending::Interrupted,
+                Ok(Report::Ended { code, left_behind }) => {
+                    if left_behind > 0 {
+                        let _ = remarks.send(format!("Ended {left_behind} processes that the job had left behind."));
+                    }
+                    Ending::Exited { code, commit_id: None }
+                }
+                Ok(Report::NotStarted { reason }) => {
+                    let _ = remarks.send(format!("The job could not be started: {reason}"));
+                    Ending::NotStarted
+                }
+                Err(_) => lost(held).await,
+            },
+            () = bell.rung(), if !told_to_end => looks = true,
+            () = &mut timeout, if !told_to_end => {
+                told_to_end = true;
+                let _ = remarks.send(format!("The job has run for {:?}, its timeout. Stopping it.", claimed.timeout()));
+                if until_stored("a timeout", held, || runner.jobs.time_out(held)).await.is_err() {
+                    tracing::warn!(job = %held.id, "the timeout could not be stored");
+                }
+                let _ = holder.end().await;
+            }
+            () = runner.shutdown.interrupted(), if !told_to_end => {
+                told_to_end = true;
+                interrupted = true;
+                let _ = holder.end().await;
+            }
+        }
+    }
+}
+
+/// The supervisor was killed by hand: what carries the job's id in its environment is ended without it.
+async fn lost(held: &Job) -> Ending {
+    tracing::error!(job = %held.id, "the job's supervisor is gone");
+    super::rescue::end_by_environment(held.id).await;
+    Ending::Lost("The job's supervisor was killed")
+}
+
+/// Adds what a system task has left behind to its ending.
+async fn with_outcome(runner: &Runner, held: &Job, ending: Ending) -> Ending {
+    if held.type_ == JobType::PipelineRun {
+        return ending;
+    }
+    let place = runner.directory.task(held.id);
+    let outcome = task::outcome(&place);
+    let _ = tokio::fs::remove_dir_all(&place).await;
+    match (ending, outcome) {
+        (Ending::Exited { code: 0, .. }, Ok(outcome)) => Ending::Exited { code: 0, commit_id: outcome.commit_id },
+        (ending, _) => ending,
+    }
+}
+
+/// A pipe whose reading end is the runtime's and whose writing end is for a job.
+fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((pipe::Receiver::from_owned_fd(reader.into())?, writer.into()))
+}

@@ -1,0 +1,132 @@
+//! The runner: claims jobs, has each held by a supervisor, collects what it prints, and sees it to its end.
+//!
+//! A slot is a task and a supervisor process. Every slot does the same: claim the oldest job that may start (`jobs` decides
+//! which), run it (`attempt`), and wait at the queue's bell when there is none. Before the first claim, what an earlier
+//! server left RUNNING is cleared up (`rescue`).
+
+mod attempt;
+mod command;
+mod holder;
+mod output;
+mod rescue;
+mod splitter;
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::directory::Directory;
+use crate::error::Error;
+use crate::events::Events;
+use crate::jobs::{Claim, Jobs};
+use holder::Holder;
+
+/// How long a slot waits at most before it looks again, whatever the bell says.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long a slot waits after a failure that is not the job's.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// What bounds a job.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long what is told to end may take before it is killed.
+    pub stop_grace: Duration,
+    /// How many bytes of output a job's log keeps, over all attempts.
+    pub max_log_bytes: i64,
+}
+
+/// Tells a runner to stop, in two steps. Clones tell the same runner.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    interrupt: CancellationToken,
+}
+
+impl Shutdown {
+    /// No job is started any more.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// The jobs that still run are ended, and queued again.
+    pub fn interrupt(&self) {
+        self.draining.cancel();
+        self.interrupt.cancel();
+    }
+
+    async fn interrupted(&self) {
+        self.interrupt.cancelled().await;
+    }
+}
+
+/// What the slots share.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    jobs: Jobs,
+    events: Events,
+    directory: Directory,
+    limits: Limits,
+    shutdown: Shutdown,
+}
+
+impl Runner {
+    /// A runner of these jobs.
+    pub fn new(jobs: Jobs, events: Events, directory: Directory, limits: Limits, shutdown: Shutdown) -> Self {
+        Self { jobs, events, directory, limits, shutdown }
+    }
+
+    /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more.
+    pub async fn run(self, slots: usize) -> Result<(), Error> {
+        if slots == 0 {
+            return Ok(());
+        }
+        rescue::run(&self).await?;
+        let tracker = TaskTracker::new();
+        for _ in 0..slots {
+            tracker.spawn(self.clone().slot());
+        }
+        tracker.close();
+        tracker.wait().await;
+        Ok(())
+    }
+
+    async fn slot(self) {
+        let mut queue = self.events.queue();
+        let mut idle: Option<Holder> = None;
+        while !self.shutdown.draining.is_cancelled() {
+            let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(Holder::spawn, Ok) {
+                Ok(holder) => holder,
+                Err(error) => {
+                    tracing::error!(%error, "a supervisor could not be started");
+                    self.pause(AFTER_FAILURE).await;
+                    continue;
+                }
+            };
+            match self.jobs.claim(holder.identity().clone()).await {
+                Ok(Claim::Job(claimed)) => attempt::run(&self, &mut holder, *claimed).await,
+                Ok(Claim::Nothing { until }) => {
+                    let wait = until.map_or(LOOK_AGAIN, |until| until.since(crate::model::Timestamp::now()));
+                    tokio::select! {
+                        () = queue.rung() => {}
+                        () = self.pause(wait.min(LOOK_AGAIN)) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = ?error, "the queue cannot be read; trying again");
+                    self.pause(AFTER_FAILURE).await;
+                }
+            }
+            idle = Some(holder);
+        }
+    }
+
+    /// Waits, but not into a shutdown.
+    async fn pause(&self, duration: Duration) {
+        tokio::select! {
+            () = sleep(duration) => {}
+            () = self.shutdown.draining.cancelled() => {}
+        }
+    }
+}

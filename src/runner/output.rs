@@ -1,0 +1,281 @@
+//! Collecting what a job prints: read, cut into lines, and store in batches, each bounded.
+//!
+//! A quiet job's line is stored at once. While one batch is being stored the next is gathered, up to a bound; then the pipe is
+//! not read, and the job waits: so memory stays flat, and a full disk slows the job down instead of losing its lines.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::splitter::Splitter;
+use crate::error::Error;
+use crate::jobs::Jobs;
+use crate::model::{Job, LogLines, LogStream, Timestamp};
+
+/// How often a busy job's lines are stored, unless a batch is full before.
+const STORE_EVERY: Duration = Duration::from_millis(20);
+/// A batch of this size is stored without waiting,
+const FULL_BATCH_BYTES: usize = 256 * 1024;
+/// and beyond this size, or as many lines, nothing is read.
+const LARGEST_BATCH_BYTES: usize = 512 * 1024;
+const LARGEST_BATCH_LINES: usize = 64 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+/// When the beginning of a line is shown although its end has not come.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How soon a failed write is tried again, at first and at the most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What a job prints, on its way to the store.
+pub(super) struct Output {
+    jobs: Jobs,
+    held: Job,
+    stdout: Source,
+    stderr: Source,
+    batch: Batch,
+    storing: Option<BoxFuture<'static, Result<(), Error>>>,
+    store_at: Instant,
+}
+
+/// Tells an [`Output`] what else there is to know.
+pub(super) struct Outside {
+    /// Lines of the server's own.
+    pub(super) remarks: mpsc::UnboundedReceiver<String>,
+    /// Nothing that the job started is left, so no more will be written.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
+impl Output {
+    /// The output of a held job, from the reading ends of its pipes. Beyond `max_bytes` over all attempts it is discarded.
+    pub(super) fn new(jobs: Jobs, held: Job, stdout: pipe::Receiver, stderr: pipe::Receiver, max_bytes: i64) -> Self {
+        let remaining = max_bytes.saturating_sub(held.log_bytes);
+        Self {
+            jobs,
+            stdout: Source::new(stdout, LogStream::Stdout),
+            stderr: Source::new(stderr, LogStream::Stderr),
+            batch: Batch { lines: LogLines::default(), max_bytes, remaining, full: false },
+            storing: None,
+            store_at: Instant::now(),
+            held,
+        }
+    }
+
+    /// Collects until the job has ended and all it printed is read, and answers the lines that are not stored yet.
+    /// [`Error::Stale`] if somebody else holds the job.
+    pub(super) async fn collect(mut self, mut outside: Outside) -> Result<LogLines, Error> {
+        let mut ended = false;
+        while self.stdout.open() || self.stderr.open() || !ended {
+            if self.storing.is_none() && self.batch.is_due(self.store_at) {
+                self.store();
+            }
+            let room = self.batch.has_room();
+            let waits_to_store = self.storing.is_none() && !self.batch.lines.is_empty();
+            tokio::select! {
+                stored = finished(&mut self.storing) => {
+                    self.storing = None;
+                    stored?;
+                }
+                read = self.stdout.read(), if room && self.stdout.open() => self.stdout.take(read, &mut self.batch),
+                read = self.stderr.read(), if room && self.stderr.open() => self.stderr.take(read, &mut self.batch),
+                Some(remark) = outside.remarks.recv() => self.batch.remark(&remark),
+                _ = &mut outside.ended, if !ended => {
+                    ended = true;
+                    self.stdout.no_more_is_written();
+                    self.stderr.no_more_is_written();
+                }
+                () = sleep_until(self.store_at), if waits_to_store => {}
+            }
+        }
+        self.stdout.finish(&mut self.batch);
+        self.stderr.finish(&mut self.batch);
+        while let Ok(remark) = outside.remarks.try_recv() {
+            self.batch.remark(&remark);
+        }
+        if let Some(storing) = self.storing {
+            storing.await?;
+        }
+        Ok(self.batch.lines)
+    }
+
+    fn store(&mut self) {
+        let lines = Arc::new(std::mem::take(&mut self.batch.lines));
+        self.store_at = Instant::now() + STORE_EVERY;
+        self.storing = Some(store_until_stored(self.jobs.clone(), self.held.clone(), lines).boxed());
+    }
+}
+
+/// The result of what is being stored; never, if nothing is.
+async fn finished(storing: &mut Option<BoxFuture<'static, Result<(), Error>>>) -> Result<(), Error> {
+    match storing {
+        Some(storing) => storing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn store_until_stored(jobs: Jobs, held: Job, lines: Arc<LogLines>) -> Result<(), Error> {
+    until_stored("log lines", &held, || jobs.append_log(&held, Arc::clone(&lines))).await
+}
+
+/// Tries a write again and again while the database cannot take it. The first failure is logged, and so is the success
+/// that follows.
+pub(super) async fn until_stored<R, F>(what: &str, held: &Job, mut write: impl FnMut() -> F) -> Result<R, Error>
+where
+    F: Future<Output = Result<R, Error>>,
+{
+    let (mut wait, longest) = RETRY;
+    let mut failed = false;
+    loop {
+        match write().await {
+            Ok(done) => {
+                if failed {
+                    tracing::info!(job = %held.id, "{what} could be stored after all");
+                }
+                return Ok(done);
+            }
+            Err(Error::Stale) => return Err(Error::Stale),
+            Err(error) => {
+                if !failed {
+                    tracing::error!(job = %held.id, error = ?error, "{what} cannot be stored yet; the job waits");
+                }
+                failed = true;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(longest);
+            }
+        }
+    }
+}
+
+/// Lines that wait to be stored.
+struct Batch {
+    lines: LogLines,
+    max_bytes: i64,
+    remaining: i64,
+    full: bool,
+}
+
+impl Batch {
+    fn push(&mut self, at: Timestamp, stream: LogStream, continued: bool, text: &str) {
+        if self.full {
+            return;
+        }
+        let cost = LogLines::output_cost(text);
+        if cost > self.remaining {
+            self.full = true;
+            let max = self.max_bytes;
+            self.remark(&format!(
+                "The log has reached its limit of {max} bytes. What comes after is discarded; the job goes on."
+            ));
+        } else {
+            self.remaining -= cost;
+            self.lines.push(at, stream, continued, text);
+        }
+    }
+
+    fn remark(&mut self, text: &str) {
+        self.lines.push(Timestamp::now(), LogStream::System, false, text);
+    }
+
+    fn is_due(&self, store_at: Instant) -> bool {
+        !self.lines.is_empty() && (self.lines.text().len() >= FULL_BATCH_BYTES || Instant::now() >= store_at)
+    }
+
+    fn has_room(&self) -> bool {
+        self.lines.text().len() < LARGEST_BATCH_BYTES && self.lines.len() < LARGEST_BATCH_LINES
+    }
+}
+
+/// One of the job's two pipes.
+struct Source {
+    pipe: Option<pipe::Receiver>,
+    stream: LogStream,
+    splitter: Splitter,
+    buffer: Box<[u8]>,
+    /// How many bytes may still be read, once it is known.
+    left: Option<usize>,
+    silence: Pin<Box<Sleep>>,
+}
+
+/// What came of waiting for a pipe.
+enum Read {
+    Bytes(usize),
+    Silence,
+    End,
+}
+
+impl Source {
+    fn new(pipe: pipe::Receiver, stream: LogStream) -> Self {
+        Self {
+            pipe: Some(pipe),
+            stream,
+            splitter: Splitter::default(),
+            buffer: vec![0; READ_BYTES].into(),
+            left: None,
+            silence: Box::pin(tokio::time::sleep(SILENCE)),
+        }
+    }
+
+    fn open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Waits for bytes, the end of the stream, or a second of silence in the middle of a line.
+    async fn read(&mut self) -> io::Result<Read> {
+        let Some(pipe) = &mut self.pipe else { return Ok(Read::End) };
+        if self.left == Some(0) {
+            return Ok(Read::End);
+        }
+        tokio::select! {
+            biased;
+            count = pipe.read(&mut self.buffer) => Ok(match count? {
+                0 => Read::End,
+                count => Read::Bytes(count),
+            }),
+            () = &mut self.silence, if self.splitter.has_partial() && self.left.is_none() => Ok(Read::Silence),
+        }
+    }
+
+    fn take(&mut self, read: io::Result<Read>, batch: &mut Batch) {
+        let now = Timestamp::now();
+        let stream = self.stream;
+        let emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
+        match read {
+            Ok(Read::Bytes(count)) => {
+                // What comes from a process outside of the job, after its end, is none of the job's output.
+                let count = self.left.map_or(count, |left| count.min(left));
+                self.left = self.left.map(|left| left - count);
+                self.splitter.push(&self.buffer[..count], emit);
+                self.silence.as_mut().reset(Instant::now() + SILENCE);
+            }
+            Ok(Read::Silence) => {
+                self.splitter.pause(emit);
+                self.silence.as_mut().reset(Instant::now() + SILENCE);
+            }
+            Ok(Read::End) => self.pipe = None,
+            Err(error) => {
+                tracing::error!(%error, %stream, "a job's pipe cannot be read");
+                self.pipe = None;
+            }
+        }
+    }
+
+    /// All that the job wrote is in the pipe by now. Usually its end follows, but a process outside of the job may have been
+    /// handed the descriptor, so what is there is counted.
+    fn no_more_is_written(&mut self) {
+        let Some(pipe) = &self.pipe else { return };
+        let left = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        self.left = Some(usize::try_from(left).unwrap_or(usize::MAX));
+    }
+
+    fn finish(&mut self, batch: &mut Batch) {
+        let now = Timestamp::now();
+        let stream = self.stream;
+        self.splitter.finish(|text, continued| batch.push(now, stream, continued, text));
+    }
+}

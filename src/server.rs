@@ -1,0 +1,141 @@
+//! The whole server: what is started, in which order, and how it ends.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::config::Options;
+use crate::directory::Directory;
+use crate::events::Events;
+use crate::graphql::Api;
+use crate::http::{Access, Http, Lifecycle};
+use crate::jobs::Jobs;
+use crate::runner::{Runner, Shutdown};
+use crate::store::Store;
+use crate::sweeper::Sweeper;
+
+/// Why a server does not start, or does not go on, as it is told to whoever started it.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    options: Options,
+    lifecycle: Lifecycle,
+    shutdown: Shutdown,
+    http: JoinHandle<std::io::Result<()>>,
+    runner: JoinHandle<Result<(), crate::error::Error>>,
+    sweeper: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a server. It accepts requests when this returns.
+    pub async fn start(options: Options, access: Access) -> Result<Self, Failure> {
+        let directory = Directory::open(&options.data_dir)?;
+        tracing::info!(directory = %directory.path().display(), "opening the database");
+        let store = open_store(&directory, &options).await?;
+        let events = Events::default();
+        let jobs = Jobs::new(store.clone(), events.clone(), options.retry_backoff);
+
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|error| format!("cannot listen at {}: {error}", options.listen))?;
+        let address = listener.local_addr()?;
+        let lifecycle = Lifecycle::default();
+        let api = Api::new(store.clone(), jobs.clone(), events.clone());
+        let http = tokio::spawn(Http::new(api, store.clone(), access, lifecycle.clone()).serve(listener));
+
+        let shutdown = Shutdown::default();
+        let runner = Runner::new(jobs, events.clone(), directory.clone(), options.limits(), shutdown.clone());
+        let runner = tokio::spawn(runner.run(options.slots.into()));
+        let sweeper = Sweeper::new(store, events, directory, options.keep_status_changes);
+        let sweeper = tokio::spawn(sweeper.run());
+        tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
+        Ok(Self { address, options, lifecycle, shutdown, http, runner, sweeper })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until a signal says to end, then shuts down.
+    pub async fn serve_until_told(mut self) -> Result<(), Failure> {
+        let mut told = Told::new()?;
+        tokio::select! {
+            () = told.to_end() => self.shut_down(told).await,
+            ended = &mut self.http => Err(format!("the listener has ended: {ended:?}").into()),
+            Ok(Err(error)) = &mut self.runner => Err(format!("the runner has ended: {error:?}").into()),
+        }
+    }
+
+    /// Shuts down at once: what runs is ended, and queued again.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.shutdown.interrupt();
+        let told = Told::new()?;
+        self.shut_down(told).await
+    }
+
+    /// Starts no more jobs, gives the running ones their grace, ends what is left, then closes the connections. Until then
+    /// subscribers see what happens. A second signal ends the grace.
+    async fn shut_down(mut self, mut told: Told) -> Result<(), Failure> {
+        tracing::info!(grace = ?self.options.shutdown_grace, "shutting down: waiting for running jobs");
+        self.lifecycle.draining.cancel();
+        self.shutdown.drain();
+        let drained = tokio::select! {
+            drained = &mut self.runner => Some(drained),
+            () = sleep(self.options.shutdown_grace) => None,
+            () = told.to_end() => None,
+        };
+        let ended = match drained {
+            Some(ended) => ended,
+            None => {
+                tracing::info!("ending the jobs that still run; they are queued again");
+                self.shutdown.interrupt();
+                (&mut self.runner).await
+            }
+        };
+        self.sweeper.abort();
+        self.lifecycle.closing.cancel();
+        let closed = self.http.await;
+        ended?.map_err(|error| format!("{error:?}"))?;
+        closed??;
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+async fn open_store(directory: &Directory, options: &Options) -> Result<Store, Failure> {
+    let (path, synchronous) = (directory.database(), options.sqlite_synchronous);
+    let opened = tokio::task::spawn_blocking(move || Store::open_sqlite(&path, synchronous)).await?;
+    let explain = |error: crate::error::Error| match error.detail() {
+        Some(detail) => format!("the database cannot be used: {detail}"),
+        None => format!("the database cannot be used: {error}"),
+    };
+    let store = opened.map_err(explain)?;
+    store.catch_up_clock().await.map_err(explain)?;
+    Ok(store)
+}
+
+/// The signals that tell a server to end.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

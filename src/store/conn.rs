@@ -1,0 +1,104 @@
+//! One connection, and what can be run on it.
+//!
+//! A query is a value without a database in its type; [`Conn`] runs it. Its methods are async, although SQLite, which is
+//! inside this process, answers at once, so that the queries stay as they are when a database answers over a network.
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::query_dsl::methods::{ExecuteDsl, LoadQuery};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::error::Error;
+
+/// A query that yields rows of `U`.
+pub(super) trait Rows<'q, U>: LoadQuery<'q, SqliteConnection, U> + Send {}
+impl<'q, U, Q: LoadQuery<'q, SqliteConnection, U> + Send> Rows<'q, U> for Q {}
+
+/// A statement that yields a count.
+pub(super) trait Statement: ExecuteDsl<SqliteConnection> + Send {}
+impl<Q: ExecuteDsl<SqliteConnection> + Send> Statement for Q {}
+
+/// A connection inside a transaction. What it can do is said by the other files of this module, a table each.
+pub struct Conn {
+    sqlite: SqliteConnection,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn").finish_non_exhaustive()
+    }
+}
+
+impl Conn {
+    pub(super) fn new(sqlite: SqliteConnection) -> Self {
+        Self { sqlite }
+    }
+
+    pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error> {
+        Ok(RunQueryDsl::load(query, &mut self.sqlite)?)
+    }
+
+    pub(super) async fn one<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<U, Error> {
+        Ok(RunQueryDsl::get_result(query, &mut self.sqlite)?)
+    }
+
+    pub(super) async fn optional<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Option<U>, Error> {
+        Ok(RunQueryDsl::get_result(query, &mut self.sqlite).optional()?)
+    }
+
+    pub(super) async fn run(&mut self, statement: impl Statement) -> Result<usize, Error> {
+        Ok(statement.execute_in(&mut self.sqlite)?)
+    }
+
+    /// Runs statements that begin or end a transaction, or set the connection up.
+    pub(super) fn control(&mut self, sql: &str) -> Result<(), Error> {
+        Ok(self.sqlite.batch_execute(sql)?)
+    }
+
+    /// Runs a unit of work to its end. It can only wait for this connection, which never makes it wait.
+    pub(super) fn complete<R>(
+        &mut self,
+        work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>>,
+    ) -> Result<R, Error> {
+        work(self)
+            .now_or_never()
+            .unwrap_or_else(|| Err(Error::internal("a unit of work waited for something other than its connection")))
+    }
+}
+
+/// `ExecuteDsl::execute` takes the connection second; this says it in the order of the sentence.
+trait ExecuteIn {
+    fn execute_in(self, conn: &mut SqliteConnection) -> QueryResult<usize>;
+}
+
+impl<Q: ExecuteDsl<SqliteConnection>> ExecuteIn for Q {
+    fn execute_in(self, conn: &mut SqliteConnection) -> QueryResult<usize> {
+        Q::execute(self, conn)
+    }
+}
+
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind, Error as Diesel};
+        match &error {
+            Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
+                Self::Conflict("Something else has this name already.".to_owned())
+            }
+            // SQLite tells its conditions apart by their texts only.
+            Diesel::DatabaseError(_, info) if is_unavailable(info.message()) => Self::unavailable(error),
+            _ => Self::internal(error),
+        }
+    }
+}
+
+fn is_unavailable(message: &str) -> bool {
+    const CONDITIONS: [&str; 5] = [
+        "database or disk is full",
+        "disk I/O error",
+        "unable to open database file",
+        "database is locked",
+        "attempt to write a readonly database",
+    ];
+    CONDITIONS.iter().any(|condition| message.contains(condition))
+}

@@ -1,0 +1,212 @@
+//! Jobs: their rows, the lists and the queue. The rules are `jobs`' affair; here a write only names the state it expects.
+
+use diesel::dsl::{exists, not};
+use diesel::prelude::*;
+
+use super::conn::Conn;
+use super::fragment::maybe;
+use super::schema::{jobs, pipelines, workspaces};
+use super::{Page, PageRequest};
+use crate::error::Error;
+use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, ResourceStatus, ServerId, Timestamp, WorkspaceId};
+
+/// Which jobs are wanted: those that meet every condition.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Jobs of this workspace.
+    pub workspace: Option<WorkspaceId>,
+    /// Jobs of this pipeline.
+    pub pipeline: Option<PipelineId>,
+    /// Jobs of one of these types.
+    pub types: Option<Vec<JobType>>,
+    /// Jobs with one of these statuses.
+    pub statuses: Option<Vec<JobStatus>>,
+}
+
+/// A job's place in the lists, which are in the order of creation.
+pub type JobPosition = (Timestamp, JobId);
+
+impl Conn {
+    /// Stores a new job.
+    pub async fn insert_job(&mut self, job: &Job) -> Result<(), Error> {
+        self.run(diesel::insert_into(jobs::table).values(job)).await?;
+        Ok(())
+    }
+
+    /// Stores the new state of a job, if it is still as it was `before`: [`Error::Stale`] if it is not.
+    pub async fn update_job(&mut self, before: &Job, after: &Job) -> Result<(), Error> {
+        let expected = jobs::table
+            .find(before.id)
+            .filter(jobs::status.eq(before.status))
+            .filter(jobs::attempt.eq(before.attempt))
+            .filter(maybe(before.owner, |it| jobs::owner.eq(it))); // none where it is not RUNNING
+        match self.run(diesel::update(expected).set(after)).await? {
+            1 => Ok(()),
+            _ => Err(Error::Stale),
+        }
+    }
+
+    /// The job with this id, unless it is deleted.
+    pub async fn job(&mut self, id: JobId) -> Result<Option<Job>, Error> {
+        self.optional(jobs::table.find(id).filter(jobs::deleted.is_null()).select(Job::as_select())).await
+    }
+
+    /// The job with this id, also while it is deleted but not yet gone.
+    pub async fn job_even_deleted(&mut self, id: JobId) -> Result<Option<Job>, Error> {
+        self.optional(jobs::table.find(id).select(Job::as_select())).await
+    }
+
+    /// The jobs with these ids that are not deleted, in no order.
+    pub async fn jobs_by_id(&mut self, ids: &[JobId]) -> Result<Vec<Job>, Error> {
+        self.all(jobs::table.filter(jobs::id.eq_any(ids)).filter(jobs::deleted.is_null()).select(Job::as_select()))
+            .await
+    }
+
+    /// Jobs, newest first.
+    pub async fn jobs(&mut self, filter: JobFilter, request: PageRequest<JobPosition>) -> Result<Page<Job>, Error> {
+        use jobs::{created, deleted, id, pipeline, status, type_, workspace};
+        let query = jobs::table
+            .select(Job::as_select())
+            .filter(deleted.is_null())
+            .filter(maybe(filter.workspace, |it| workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| pipeline.eq(it)))
+            .filter(maybe(filter.types, |it| type_.eq_any(it)))
+            .filter(maybe(filter.statuses, |it| status.eq_any(it)))
+            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
+            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
+            .limit(request.limit + 1);
+        let rows = if request.backwards {
+            self.all(query.order((created, id))).await?
+        } else {
+            self.all(query.order((created.desc(), id.desc()))).await?
+        };
+        Ok(Page::of(rows, &request))
+    }
+
+    /// How many jobs meet the filter.
+    pub async fn count_jobs(&mut self, filter: JobFilter) -> Result<i64, Error> {
+        use jobs::{deleted, pipeline, status, type_, workspace};
+        let query = jobs::table
+            .filter(deleted.is_null())
+            .filter(maybe(filter.workspace, |it| workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| pipeline.eq(it)))
+            .filter(maybe(filter.types, |it| type_.eq_any(it)))
+            .filter(maybe(filter.statuses, |it| status.eq_any(it)));
+        self.one(query.count()).await
+    }
+
+    /// The active jobs of a workspace or a pipeline, or of both, in the order of their latest changes.
+    pub async fn active_jobs(
+        &mut self,
+        workspace: Option<WorkspaceId>,
+        pipeline: Option<PipelineId>,
+    ) -> Result<Vec<Job>, Error> {
+        let active = jobs::table
+            .select(Job::as_select())
+            .filter(jobs::status.eq_any(JobStatus::ACTIVE))
+            .filter(jobs::deleted.is_null())
+            .filter(maybe(workspace, |it| jobs::workspace.eq(it)))
+            .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
+            .order(jobs::changed_position);
+        self.all(active).await
+    }
+
+    /// The oldest job that may start at this moment: it is queued, not a user task, its backoff is over, what it needs is
+    /// not PROVISIONING, and no other job is changing the repository that it would change.
+    pub async fn next_startable_job(&mut self, now: Timestamp) -> Result<Option<Job>, Error> {
+        let other = diesel::alias!(jobs as other);
+        let changing = other
+            .filter(other.field(jobs::workspace).eq(jobs::workspace))
+            .filter(other.field(jobs::status).eq(JobStatus::Running))
+            .filter(other.field(jobs::type_).eq_any(JobType::REPOSITORY_TASKS));
+        let provisioning_pipeline = pipelines::table
+            .filter(pipelines::id.nullable().eq(jobs::pipeline))
+            .filter(pipelines::status.eq(ResourceStatus::Provisioning));
+        let provisioning_workspace = workspaces::table
+            .filter(workspaces::id.eq(jobs::workspace))
+            .filter(workspaces::status.eq(ResourceStatus::Provisioning));
+        let startable = jobs::table
+            .select(Job::as_select())
+            .filter(jobs::status.eq(JobStatus::Queued))
+            .filter(jobs::type_.eq_any(JobType::FOR_RUNNER))
+            .filter(jobs::not_before.is_null().or(jobs::not_before.le(now).assume_not_null()))
+            .filter(jobs::type_.eq(JobType::WorkspaceInit).or(not(exists(provisioning_workspace))))
+            .filter(jobs::type_.eq_any(JobType::REPOSITORY_TASKS).or(not(exists(provisioning_pipeline))))
+            .filter(jobs::type_.ne_all(JobType::REPOSITORY_TASKS).or(not(exists(changing))))
+            .order((jobs::created, jobs::id))
+            .limit(1);
+        self.optional(startable).await
+    }
+
+    /// When the next backoff of a queued job is over, among those that are not over yet.
+    pub async fn next_backoff_end(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let waiting = jobs::table.filter(jobs::status.eq(JobStatus::Queued)).filter(jobs::not_before.gt(now));
+        let next: Option<Option<Timestamp>> =
+            self.optional(waiting.select(jobs::not_before).order(jobs::not_before).limit(1)).await?;
+        Ok(next.flatten())
+    }
+
+    /// The jobs that are RUNNING for a server process other than this one.
+    pub async fn jobs_of_other_owners(&mut self, owner: ServerId) -> Result<Vec<Job>, Error> {
+        let running = jobs::table.filter(jobs::status.eq(JobStatus::Running)).filter(jobs::owner.ne(owner));
+        self.all(running.select(Job::as_select()).order((jobs::created, jobs::id))).await
+    }
+
+    /// The run of a pipeline that is QUEUED or RUNNING.
+    pub async fn active_run(&mut self, pipeline: PipelineId) -> Result<Option<JobId>, Error> {
+        let active = jobs::table
+            .filter(jobs::pipeline.eq(pipeline))
+            .filter(jobs::type_.eq(JobType::PipelineRun))
+            .filter(jobs::status.eq_any(JobStatus::ACTIVE));
+        self.optional(active.select(jobs::id)).await
+    }
+
+    /// Whether a job of this type and workspace, and pipeline where one is given, is QUEUED or RUNNING beside `than`.
+    pub async fn other_active_job(&mut self, than: &Job) -> Result<bool, Error> {
+        let others = jobs::table
+            .filter(jobs::workspace.eq(than.workspace))
+            .filter(maybe(than.pipeline, |it| jobs::pipeline.eq(it)))
+            .filter(jobs::type_.eq(than.type_))
+            .filter(jobs::status.eq_any(JobStatus::ACTIVE))
+            .filter(jobs::id.ne(than.id));
+        self.one(diesel::select(exists(others))).await
+    }
+
+    /// The workspace's oldest user task of this type that still waits.
+    pub async fn waiting_user_task(&mut self, workspace: WorkspaceId, type_: JobType) -> Result<Option<Job>, Error> {
+        let waiting = jobs::table
+            .filter(jobs::workspace.eq(workspace))
+            .filter(jobs::type_.eq(type_))
+            .filter(jobs::status.eq(JobStatus::Queued))
+            .filter(jobs::deleted.is_null());
+        self.optional(waiting.select(Job::as_select()).order((jobs::created, jobs::id)).limit(1)).await
+    }
+
+    /// Marks the jobs of a workspace or pipeline that are final as deleted.
+    pub async fn mark_final_jobs_deleted(
+        &mut self,
+        workspace: WorkspaceId,
+        pipeline: Option<PipelineId>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let ended = jobs::table
+            .filter(jobs::workspace.eq(workspace))
+            .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
+            .filter(jobs::status.eq_any(JobStatus::FINAL))
+            .filter(jobs::deleted.is_null());
+        self.run(diesel::update(ended).set(jobs::deleted.eq(at))).await?;
+        Ok(())
+    }
+
+    /// Some jobs that are deleted and have ended, so that nothing needs their rows any more.
+    pub async fn cleared_jobs(&mut self, at_most: i64) -> Result<Vec<JobId>, Error> {
+        let cleared = jobs::table.filter(jobs::deleted.is_not_null()).filter(jobs::status.eq_any(JobStatus::FINAL));
+        self.all(cleared.select(jobs::id).order(jobs::deleted).limit(at_most)).await
+    }
+
+    /// Removes a job whose log is cleared.
+    pub async fn remove_job(&mut self, id: JobId) -> Result<(), Error> {
+        self.run(diesel::delete(jobs::table.find(id))).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! SQL, and nowhere else: the connections to the database, and every query.
+//!
+//! A unit of work is a closure over a [`Conn`] that runs in one transaction: [`Store::read`] on a snapshot, [`Store::write`]
+//! alone. What several tasks want to write at one moment shares one commit (`writer`). The store never calls up: it
+//! knows nothing of rules, channels or requests.
+
+mod chunk;
+mod clock;
+mod conn;
+mod fragment;
+mod invitations;
+mod jobs;
+mod logs;
+mod pipelines;
+mod readers;
+pub(crate) mod schema;
+mod sqlite;
+mod status_changes;
+mod types;
+mod workspaces;
+mod writer;
+
+use std::path::Path;
+
+use futures_util::future::BoxFuture;
+
+use crate::error::Error;
+use crate::model::Timestamp;
+
+pub use conn::Conn;
+pub use jobs::JobFilter;
+pub use logs::Enough;
+pub use sqlite::Synchronous;
+pub use status_changes::ChangeFilter;
+pub use types::{Instant, Uid};
+
+/// Which part of a list is wanted: keyset pages, in either direction.
+#[derive(Debug, Clone)]
+pub struct PageRequest<P> {
+    /// Only what comes after this position, in the order of the list.
+    pub after: Option<P>,
+    /// Only what comes before this position.
+    pub before: Option<P>,
+    /// How many at the most, from the front; from the back where `backwards`.
+    pub limit: i64,
+    /// Whether the page is the last `limit` of what is left by `after` and `before`.
+    pub backwards: bool,
+}
+
+/// A part of a list, in the order of the list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether more came before them (known only where the page was read backwards, or `after` was given).
+    pub has_previous: bool,
+    /// Whether more come after them (known only where the page was read forwards, or `before` was given).
+    pub has_next: bool,
+}
+
+impl<T> Page<T> {
+    /// Makes a page of rows that were read in the request's direction, one more than its limit if there are that many.
+    fn of<P>(mut rows: Vec<T>, request: &PageRequest<P>) -> Self {
+        let limit = usize::try_from(request.limit).unwrap_or(0);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        if request.backwards {
+            rows.reverse();
+            Self { rows, has_previous: more, has_next: request.before.is_some() }
+        } else {
+            Self { rows, has_previous: request.after.is_some(), has_next: more }
+        }
+    }
+}
+
+/// The database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: writer::Writer,
+    readers: readers::Readers,
+    clock: clock::Clock,
+}
+
+impl Store {
+    /// Opens the SQLite database at `path`, creating it if need be, and brings its schema up to date.
+    pub fn open_sqlite(path: &Path, synchronous: Synchronous) -> Result<Self, Error> {
+        let writer = sqlite::open_writer(path, synchronous)?;
+        let store = Self {
+            writer: writer::Writer::start(writer)?,
+            readers: readers::Readers::new(path.to_owned()),
+            clock: clock::Clock::default(),
+        };
+        Ok(store)
+    }
+
+    /// Runs `work` on a snapshot of the database. It cannot write.
+    pub async fn read<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.readers.run(work).await
+    }
+
+    /// Runs `work` alone in a transaction, at the moment that it is given, and answers when that is committed. If `work`
+    /// answers an error, nothing of it is stored. It runs to its end even if the caller stops waiting.
+    pub async fn write<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn, Timestamp) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        let clock = self.clock.clone();
+        self.writer.run(move |conn| work(conn, clock.now())).await
+    }
+
+    /// Sees to it that the store's clock is ahead of everything stored, also if the machine's was set back.
+    pub async fn catch_up_clock(&self) -> Result<(), Error> {
+        let latest = self.read(|conn| Box::pin(conn.latest_instant())).await?;
+        if let Some(latest) = latest {
+            self.clock.pass(latest);
+        }
+        Ok(())
+    }
+}

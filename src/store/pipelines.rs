@@ -1,0 +1,212 @@
+//! Pipelines and their definitions.
+
+use diesel::prelude::*;
+
+use super::conn::Conn;
+use super::fragment::maybe;
+use super::schema::{definitions, jobs, pipelines};
+use super::{Page, PageRequest};
+use crate::error::Error;
+use crate::model::{Definition, DefinitionId, Pipeline, PipelineId, ResourceStatus, Timestamp, WorkspaceId};
+
+#[derive(Queryable)]
+struct Row {
+    id: PipelineId,
+    workspace: WorkspaceId,
+    created: Timestamp,
+    last_modified: Timestamp,
+    name: String,
+    status: ResourceStatus,
+    definition: DefinitionId,
+    body: String,
+}
+
+impl TryFrom<Row> for Pipeline {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        Ok(Self {
+            id: row.id,
+            workspace: row.workspace,
+            created: row.created,
+            last_modified: row.last_modified,
+            name: row.name,
+            status: row.status,
+            definition_id: row.definition,
+            definition: serde_json::from_str(&row.body).map_err(Error::internal)?,
+        })
+    }
+}
+
+/// The columns of a `Row`, from a join with the definition.
+macro_rules! present {
+    () => {
+        pipelines::table.inner_join(definitions::table).filter(pipelines::deleted.is_null()).select((
+            pipelines::id,
+            pipelines::workspace,
+            pipelines::created,
+            pipelines::last_modified,
+            pipelines::name,
+            pipelines::status,
+            pipelines::definition,
+            definitions::body,
+        ))
+    };
+}
+
+impl Conn {
+    /// Stores a new pipeline, and its definition.
+    pub async fn insert_pipeline(&mut self, pipeline: &Pipeline) -> Result<(), Error> {
+        let row = (
+            pipelines::id.eq(pipeline.id),
+            pipelines::workspace.eq(pipeline.workspace),
+            pipelines::created.eq(pipeline.created),
+            pipelines::last_modified.eq(pipeline.last_modified),
+            pipelines::name.eq(&pipeline.name),
+            pipelines::status.eq(pipeline.status),
+            pipelines::definition.eq(pipeline.definition_id),
+        );
+        self.run(diesel::insert_into(pipelines::table).values(row)).await?;
+        self.insert_definition(pipeline).await
+    }
+
+    /// Stores what a user changed in a pipeline: its name, and a new version of its definition.
+    pub async fn update_pipeline(&mut self, pipeline: &Pipeline) -> Result<(), Error> {
+        self.insert_definition(pipeline).await?;
+        let change = diesel::update(pipelines::table.find(pipeline.id)).set((
+            pipelines::last_modified.eq(pipeline.last_modified),
+            pipelines::name.eq(&pipeline.name),
+            pipelines::status.eq(pipeline.status),
+            pipelines::definition.eq(pipeline.definition_id),
+        ));
+        self.run(change).await?;
+        Ok(())
+    }
+
+    async fn insert_definition(&mut self, pipeline: &Pipeline) -> Result<(), Error> {
+        let row = (
+            definitions::id.eq(pipeline.definition_id),
+            definitions::pipeline.eq(pipeline.id),
+            definitions::body.eq(serde_json::to_string(&pipeline.definition).map_err(Error::internal)?),
+        );
+        self.run(diesel::insert_into(definitions::table).values(row)).await?;
+        Ok(())
+    }
+
+    /// One version of a definition.
+    pub async fn definition(&mut self, id: DefinitionId) -> Result<Option<Definition>, Error> {
+        let body: Option<String> = self.optional(definitions::table.find(id).select(definitions::body)).await?;
+        body.map(|body| serde_json::from_str(&body).map_err(Error::internal)).transpose()
+    }
+
+    /// The pipeline with this id, unless it is deleted.
+    pub async fn pipeline(&mut self, id: PipelineId) -> Result<Option<Pipeline>, Error> {
+        let row: Option<Row> = self.optional(present!().filter(pipelines::id.eq(id))).await?;
+        row.map(Pipeline::try_from).transpose()
+    }
+
+    /// The pipelines with these ids that are not deleted, in no order.
+    pub async fn pipelines_by_id(&mut self, ids: &[PipelineId]) -> Result<Vec<Pipeline>, Error> {
+        let rows: Vec<Row> = self.all(present!().filter(pipelines::id.eq_any(ids))).await?;
+        rows.into_iter().map(Pipeline::try_from).collect()
+    }
+
+    /// The workspace's pipeline with this name, unless it is deleted.
+    pub async fn pipeline_named(&mut self, workspace: WorkspaceId, name: &str) -> Result<Option<PipelineId>, Error> {
+        let named = pipelines::table
+            .filter(pipelines::workspace.eq(workspace))
+            .filter(pipelines::name.eq(name))
+            .filter(pipelines::deleted.is_null());
+        self.optional(named.select(pipelines::id)).await
+    }
+
+    /// A workspace's pipelines, newest first.
+    pub async fn pipelines(
+        &mut self,
+        workspace: WorkspaceId,
+        request: PageRequest<(Timestamp, PipelineId)>,
+    ) -> Result<Page<Pipeline>, Error> {
+        use pipelines::{created, id};
+        let query = present!()
+            .filter(pipelines::workspace.eq(workspace))
+            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
+            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
+            .limit(request.limit + 1);
+        let rows: Vec<Row> = if request.backwards {
+            self.all(query.order((created, id))).await?
+        } else {
+            self.all(query.order((created.desc(), id.desc()))).await?
+        };
+        let rows = rows.into_iter().map(Pipeline::try_from).collect::<Result<_, _>>()?;
+        Ok(Page::of(rows, &request))
+    }
+
+    /// How many pipelines a workspace has.
+    pub async fn count_pipelines(&mut self, workspace: WorkspaceId) -> Result<i64, Error> {
+        let present = pipelines::table.filter(pipelines::workspace.eq(workspace)).filter(pipelines::deleted.is_null());
+        self.one(present.count()).await
+    }
+
+    /// Sets a pipeline's status.
+    pub async fn set_pipeline_status(&mut self, id: PipelineId, status: ResourceStatus) -> Result<(), Error> {
+        self.run(diesel::update(pipelines::table.find(id)).set(pipelines::status.eq(status))).await?;
+        Ok(())
+    }
+
+    /// Marks a pipeline as deleted.
+    pub async fn mark_pipeline_deleted(&mut self, id: PipelineId, at: Timestamp) -> Result<(), Error> {
+        self.run(diesel::update(pipelines::table.find(id)).set(pipelines::deleted.eq(at))).await?;
+        Ok(())
+    }
+
+    /// Marks all pipelines of a workspace as deleted.
+    pub async fn mark_pipelines_of_workspace_deleted(
+        &mut self,
+        workspace: WorkspaceId,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let present = pipelines::table.filter(pipelines::workspace.eq(workspace)).filter(pipelines::deleted.is_null());
+        self.run(diesel::update(present).set(pipelines::deleted.eq(at))).await?;
+        Ok(())
+    }
+
+    /// The deleted pipelines that have no jobs left.
+    pub async fn cleared_pipelines(&mut self) -> Result<Vec<PipelineId>, Error> {
+        let jobs_left = jobs::table.filter(jobs::pipeline.eq(pipelines::id.nullable()));
+        let cleared = pipelines::table
+            .filter(pipelines::deleted.is_not_null())
+            .filter(diesel::dsl::not(diesel::dsl::exists(jobs_left)))
+            .select(pipelines::id);
+        self.all(cleared).await
+    }
+
+    /// Removes a deleted pipeline that has no jobs left.
+    pub async fn remove_pipeline(&mut self, id: PipelineId) -> Result<(), Error> {
+        self.run(diesel::delete(definitions::table.filter(definitions::pipeline.eq(id)))).await?;
+        self.run(diesel::delete(pipelines::table.find(id))).await?;
+        Ok(())
+    }
+
+    /// Removes the pipelines of a workspace that has no jobs left.
+    pub(super) async fn remove_pipelines_of(&mut self, workspace: WorkspaceId) -> Result<(), Error> {
+        let ids: Vec<PipelineId> =
+            self.all(pipelines::table.filter(pipelines::workspace.eq(workspace)).select(pipelines::id)).await?;
+        for id in ids {
+            self.remove_pipeline(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the versions of a definition that are neither its pipeline's present one nor any job's.
+    pub async fn remove_old_definitions(&mut self, pipeline: PipelineId) -> Result<(), Error> {
+        use diesel::dsl::{exists, not};
+        let in_use = pipelines::table.filter(pipelines::definition.eq(definitions::id));
+        let of_a_job = jobs::table.filter(jobs::definition.eq(definitions::id.nullable()));
+        let old = definitions::table
+            .filter(definitions::pipeline.eq(pipeline))
+            .filter(not(exists(in_use)))
+            .filter(not(exists(of_a_job)));
+        self.run(diesel::delete(old)).await?;
+        Ok(())
+    }
+}

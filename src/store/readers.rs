@@ -1,0 +1,54 @@
+//! The connections that read: several at a time, each on its own snapshot.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+
+use super::conn::Conn;
+use super::sqlite;
+use crate::error::Error;
+
+/// More would only wait for the processor.
+const READERS: usize = 4;
+
+/// A few connections, opened when they are first needed. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    path: Arc<Path>,
+    turns: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Conn>>>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path: path.into(), turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+    }
+
+    /// Runs `work` on a snapshot.
+    pub(super) async fn run<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(Error::internal)?;
+        let readers = self.clone();
+        let read = move || {
+            let _turn = turn;
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut conn = match idle {
+                Some(conn) => conn,
+                None => sqlite::open_reader(&readers.path)?,
+            };
+            conn.control("BEGIN")?;
+            let result = conn.complete(work);
+            // A connection whose transaction does not end is dropped, and another opened when it is needed.
+            if conn.control("ROLLBACK").is_ok() {
+                readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            }
+            result
+        };
+        tokio::task::spawn_blocking(read).await.map_err(Error::internal)?
+    }
+}

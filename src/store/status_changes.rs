@@ -1,0 +1,141 @@
+//! The status stream.
+
+use diesel::dsl::{exists, max, min};
+use diesel::prelude::*;
+
+use super::conn::Conn;
+use super::fragment::maybe;
+use super::schema::{jobs, status_changes};
+use crate::error::Error;
+use crate::model::{Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
+
+/// Which changes are wanted: those that meet every condition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChangeFilter {
+    /// Of this workspace's jobs.
+    pub workspace: Option<WorkspaceId>,
+    /// Of this pipeline's jobs.
+    pub pipeline: Option<PipelineId>,
+    /// Of this job.
+    pub job: Option<JobId>,
+}
+
+/// A stretch of the status stream.
+#[derive(Debug, Clone)]
+pub struct ChangePage {
+    /// The changes in it that were wanted.
+    pub changes: Vec<StatusChange>,
+    /// The position up to which there are no others.
+    pub read_to: i64,
+}
+
+impl Conn {
+    /// Adds a change to the stream, and answers its position.
+    pub async fn insert_status_change(
+        &mut self,
+        job: &Job,
+        previous_status: Option<JobStatus>,
+        at: Timestamp,
+        deleted: bool,
+    ) -> Result<i64, Error> {
+        use status_changes as c;
+        let row = (
+            c::job.eq(job.id),
+            c::workspace.eq(job.workspace),
+            c::pipeline.eq(job.pipeline),
+            c::status.eq(job.status),
+            c::previous_status.eq(previous_status),
+            c::attempt.eq(job.attempt),
+            c::at.eq(at),
+            c::deleted.eq(deleted),
+        );
+        self.one(diesel::insert_into(c::table).values(row).returning(c::position)).await
+    }
+
+    /// Adds a deletion to the stream for every job of a workspace or pipeline that is final, oldest first.
+    pub async fn insert_deletions_of_final_jobs(
+        &mut self,
+        workspace: WorkspaceId,
+        pipeline: Option<PipelineId>,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        use diesel::IntoSql;
+        use diesel::sql_types::{Bool, Nullable, Text};
+        use status_changes as c;
+        let deletions = jobs::table
+            .filter(jobs::workspace.eq(workspace))
+            .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
+            .filter(jobs::status.eq_any(JobStatus::FINAL))
+            .filter(jobs::deleted.is_null())
+            .order((jobs::created, jobs::id))
+            .select((
+                jobs::id,
+                jobs::workspace,
+                jobs::pipeline,
+                jobs::status,
+                None::<JobStatus>.into_sql::<Nullable<Text>>(),
+                jobs::attempt,
+                at.into_sql::<super::Instant>(),
+                true.into_sql::<Bool>(),
+            ));
+        let columns = (c::job, c::workspace, c::pipeline, c::status, c::previous_status, c::attempt, c::at, c::deleted);
+        self.run(diesel::insert_into(c::table).values(deletions).into_columns(columns)).await?;
+        Ok(())
+    }
+
+    /// The wanted changes after a position, in order.
+    pub async fn status_changes(
+        &mut self,
+        filter: ChangeFilter,
+        after: i64,
+        at_most: i64,
+    ) -> Result<ChangePage, Error> {
+        let end = self.last_change_position().await?;
+        let wanted = status_changes::table
+            .filter(status_changes::position.gt(after))
+            .filter(maybe(filter.workspace, |it| status_changes::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| status_changes::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| status_changes::job.eq(it)))
+            .order(status_changes::position)
+            .limit(at_most);
+        let changes: Vec<StatusChange> = self.all(wanted).await?;
+        let full = i64::try_from(changes.len()).is_ok_and(|read| read == at_most);
+        let read_to = changes.last().filter(|_| full).map_or(end, |last| last.position);
+        Ok(ChangePage { changes, read_to })
+    }
+
+    /// The position of the newest change: 0 where there is none.
+    pub async fn last_change_position(&mut self) -> Result<i64, Error> {
+        let last: Option<i64> = self.one(status_changes::table.select(max(status_changes::position))).await?;
+        Ok(last.unwrap_or(0))
+    }
+
+    /// The position of the oldest change that is kept: 0 where there is none.
+    pub async fn first_change_position(&mut self) -> Result<i64, Error> {
+        let first: Option<i64> = self.one(status_changes::table.select(min(status_changes::position))).await?;
+        Ok(first.unwrap_or(0))
+    }
+
+    /// Whether the stream holds any change that is wanted.
+    pub async fn has_status_changes(&mut self, filter: ChangeFilter) -> Result<bool, Error> {
+        let wanted = status_changes::table
+            .filter(maybe(filter.workspace, |it| status_changes::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| status_changes::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| status_changes::job.eq(it)));
+        self.one(diesel::select(exists(wanted))).await
+    }
+
+    /// Forgets changes beyond the newest `keep`, some at a time, and says whether there were any.
+    pub async fn forget_status_changes(&mut self, keep: i64, at_most: i64) -> Result<bool, Error> {
+        let first = self.first_change_position().await?;
+        let end = (self.last_change_position().await? - keep).min(first + at_most - 1);
+        let old = status_changes::table.filter(status_changes::position.le(end));
+        Ok(self.run(diesel::delete(old)).await? > 0)
+    }
+
+    /// The latest moment that is stored.
+    pub async fn latest_instant(&mut self) -> Result<Option<Timestamp>, Error> {
+        let newest = status_changes::table.order(status_changes::position.desc()).select(status_changes::at);
+        self.optional(newest.limit(1)).await
+    }
+}

@@ -1,0 +1,104 @@
+//! Workspaces.
+
+use diesel::prelude::*;
+
+use super::conn::Conn;
+use super::fragment::maybe;
+use super::schema::{jobs, workspaces};
+use super::{Page, PageRequest};
+use crate::error::Error;
+use crate::model::{ResourceStatus, Timestamp, Workspace, WorkspaceId};
+
+impl Conn {
+    /// Stores a new workspace.
+    pub async fn insert_workspace(&mut self, workspace: &Workspace) -> Result<(), Error> {
+        self.run(diesel::insert_into(workspaces::table).values(workspace)).await?;
+        Ok(())
+    }
+
+    /// The workspace with this id, unless it is deleted.
+    pub async fn workspace(&mut self, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
+        self.optional(workspaces::table.find(id).filter(workspaces::deleted.is_null())).await
+    }
+
+    /// The workspaces with these ids that are not deleted, in no order.
+    pub async fn workspaces_by_id(&mut self, ids: &[WorkspaceId]) -> Result<Vec<Workspace>, Error> {
+        self.all(workspaces::table.filter(workspaces::id.eq_any(ids)).filter(workspaces::deleted.is_null())).await
+    }
+
+    /// The workspace with this name, unless it is deleted.
+    pub async fn workspace_named(&mut self, name: &str) -> Result<Option<Workspace>, Error> {
+        self.optional(workspaces::table.filter(workspaces::name.eq(name)).filter(workspaces::deleted.is_null())).await
+    }
+
+    /// Workspaces, newest first.
+    pub async fn workspaces(
+        &mut self,
+        request: PageRequest<(Timestamp, WorkspaceId)>,
+    ) -> Result<Page<Workspace>, Error> {
+        use workspaces::{created, deleted, id};
+        let query = workspaces::table
+            .filter(deleted.is_null())
+            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
+            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
+            .limit(request.limit + 1);
+        let rows = if request.backwards {
+            self.all(query.order((created, id))).await?
+        } else {
+            self.all(query.order((created.desc(), id.desc()))).await?
+        };
+        Ok(Page::of(rows, &request))
+    }
+
+    /// How many workspaces there are.
+    pub async fn count_workspaces(&mut self) -> Result<i64, Error> {
+        self.one(workspaces::table.filter(workspaces::deleted.is_null()).count()).await
+    }
+
+    /// Gives a workspace another name.
+    pub async fn rename_workspace(
+        &mut self,
+        id: WorkspaceId,
+        name: &str,
+        alias: &str,
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        let change = diesel::update(workspaces::table.find(id)).set((
+            workspaces::name.eq(name),
+            workspaces::alias.eq(alias),
+            workspaces::last_modified.eq(at),
+        ));
+        self.run(change).await?;
+        Ok(())
+    }
+
+    /// Sets a workspace's status.
+    pub async fn set_workspace_status(&mut self, id: WorkspaceId, status: ResourceStatus) -> Result<(), Error> {
+        self.run(diesel::update(workspaces::table.find(id)).set(workspaces::status.eq(status))).await?;
+        Ok(())
+    }
+
+    /// Marks a workspace as deleted.
+    pub async fn mark_workspace_deleted(&mut self, id: WorkspaceId, at: Timestamp) -> Result<(), Error> {
+        self.run(diesel::update(workspaces::table.find(id)).set(workspaces::deleted.eq(at))).await?;
+        Ok(())
+    }
+
+    /// The deleted workspaces that have no jobs left.
+    pub async fn cleared_workspaces(&mut self) -> Result<Vec<WorkspaceId>, Error> {
+        let jobs_left = jobs::table.filter(jobs::workspace.eq(workspaces::id));
+        let cleared = workspaces::table
+            .filter(workspaces::deleted.is_not_null())
+            .filter(diesel::dsl::not(diesel::dsl::exists(jobs_left)))
+            .select(workspaces::id);
+        self.all(cleared).await
+    }
+
+    /// Removes a deleted workspace that has no jobs left, and all that it owns.
+    pub async fn remove_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
+        self.remove_invitations_of(id).await?;
+        self.remove_pipelines_of(id).await?;
+        self.run(diesel::delete(workspaces::table.find(id))).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! What the server and a supervisor say to each other: a JSON object a line, over a Unix socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What the server asks of a supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Start this. The descriptors for its standard output and error come with the order's first byte.
+    Start(Command),
+    /// End what was started: TERM to all of it, and KILL to what is left after the grace.
+    End,
+}
+
+/// What a job runs: one process, with everything that it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The program, looked up in the PATH of `environment`.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its whole environment.
+    pub environment: Vec<(String, String)>,
+    /// Where it runs.
+    pub directory: PathBuf,
+    /// How long what is told to end may take before it is killed.
+    pub grace: Duration,
+}
+
+/// What a supervisor answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The process could not be started.
+    NotStarted {
+        /// Why.
+        reason: String,
+    },
+    /// The process has exited, and nothing that it started is left.
+    Ended {
+        /// Its exit code; 128 + n for signal n.
+        code: i32,
+        /// How many processes it had left behind, which were ended.
+        left_behind: usize,
+    },
+}

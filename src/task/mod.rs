@@ -1,0 +1,134 @@
+//! The hidden subcommand that does a system task: it runs as a job, in a process of its own under a supervisor.
+//!
+//! So a system task is stopped, timed out, logged and cleaned up after as any other job is. What it is to do it reads from
+//! a file; what it prints is its log; what came of it, it writes to another file.
+
+mod git;
+mod pipeline_config;
+mod pipeline_verify;
+mod workspace_init;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+/// What a task is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Task {
+    /// Make the workspace's repository.
+    WorkspaceInit {
+        /// The workspace's name.
+        workspace: String,
+    },
+    /// Write a pipeline into the repository.
+    PipelineConfig(PipelineFile),
+    /// Show and check a pipeline.
+    PipelineVerify(PipelineFile),
+}
+
+/// A pipeline as it is written into the repository. The values of properties are not in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PipelineFile {
+    /// The pipeline's id, by which its file is found again after a rename.
+    pub id: String,
+    /// Its name, and that of its file.
+    pub name: String,
+    /// What it says.
+    pub content: PipelineContent,
+}
+
+/// The content of a pipeline's file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PipelineContent {
+    /// The version of the file's form.
+    pub version: String,
+    /// Names of plugins.
+    pub data_components: Vec<String>,
+    /// Names of plugins, or commands, in order.
+    pub actions: Vec<String>,
+    /// The names of the properties.
+    pub properties: Vec<String>,
+    /// Names of pipelines.
+    pub triggered_by: Vec<String>,
+    /// Cron expression with seconds.
+    pub schedule: Option<String>,
+    /// Seconds.
+    pub timeout: i32,
+    /// How often a failed run is tried again.
+    pub max_retries: i32,
+    /// The Bash script.
+    pub inline_script: Option<String>,
+}
+
+/// What came of a task.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The commit it made, or that held already what it would have committed.
+    pub commit_id: Option<String>,
+}
+
+const ORDER: &str = "task.json";
+const OUTCOME: &str = "outcome.json";
+
+/// Leaves a task in a new directory for the process that is to do it.
+pub fn leave(directory: &Path, task: &Task) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join(ORDER), serde_json::to_vec(task)?)
+}
+
+/// What came of a task that has ended.
+pub fn outcome(directory: &Path) -> io::Result<Outcome> {
+    Ok(serde_json::from_slice(&fs::read(directory.join(OUTCOME))?)?)
+}
+
+/// Does the task that was left in this directory, in the repository that is the current directory.
+pub fn run(directory: &Path) -> ExitCode {
+    match perform(directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(directory: &Path) -> Result<(), Failure> {
+    let task: Task = serde_json::from_slice(&fs::read(directory.join(ORDER))?)?;
+    let commit_id = match task {
+        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace)?),
+        Task::PipelineConfig(file) => Some(pipeline_config::run(&file)?),
+        Task::PipelineVerify(file) => {
+            pipeline_verify::run(&file)?;
+            None
+        }
+    };
+    fs::write(directory.join(OUTCOME), serde_json::to_vec(&Outcome { commit_id })?)?;
+    Ok(())
+}
+
+/// Why a task failed, as its log says it.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Said(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Writes a file so that it is there whole or not at all.
+fn write_whole(path: &Path, content: &str) -> io::Result<()> {
+    let mut temporary = PathBuf::from(path).into_os_string();
+    temporary.push(".new");
+    fs::write(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
+/// A line of the task's log. A log that nobody reads is no reason to fail.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}

@@ -1,0 +1,7 @@
+//! The tests: a real server process each, through the public API.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod support;
+
+mod jobs;
