@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// A connection that is initialised.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Client {
         let mut request = format!("ws://{address}/graphql").into_client_request()?;
         let protocol = tungstenite::http::HeaderValue::from_static("graphql-transport-ws");
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
-        let (socket, _) = connect_async(request).await?;
+        let (socket, _) = connect_async_with_config(request, None, true).await?; // true: without Nagle's delay
         let mut client = Self { socket, next_id: 1, waiting: VecDeque::new() };
         let payload = token.map_or(json!({}), |token| json!({ "Authorization": format!("Bearer {token}") }));
         client.say(&json!({ "type": "connection_init", "payload": payload })).await?;

@@ -1,0 +1,90 @@
+//! A page of the 50 newest jobs out of 100,000, with 8 connections, against a bare axum handler that answers the same bytes.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::bare::BareServer;
+use crate::server::Server;
+use crate::{median, report_share};
+
+const JOBS: usize = 100_000;
+const CONNECTIONS: usize = 8;
+const REQUESTS: usize = 250;
+const ROUNDS: usize = 5;
+/// How many mutations one request carries.
+const AT_ONCE: usize = 250;
+
+const QUERY: &str = "{ jobs(first: 50) { nodes { id type status exitCode created startTime endTime attempt } } }";
+
+pub async fn run() {
+    let mut server = Server::start(1).await;
+    let workspace = server.workspace("Workspace").await;
+    let pipeline = server.pipeline(&workspace, "Pipeline", "true").await;
+    let server = {
+        // Nothing is to run while it is measured: the jobs wait for a pipeline that is PROVISIONING behind a job that sleeps.
+        let fields = (0..AT_ONCE)
+            .map(|index| format!("j{index}: verifyPipeline(input: {{ id: \"{pipeline}\" }}) {{ job {{ id }} }}"));
+        let mutation = format!("mutation {{ {} }}", fields.collect::<Vec<_>>().join(" "));
+        let sleeping = server.pipeline(&workspace, "Sleeping", "sleep 600").await;
+        server.run(&sleeping).await;
+        for _ in 0..JOBS / AT_ONCE {
+            server.request(&mutation, json!({})).await;
+        }
+        server
+    };
+    let body = json!({ "query": QUERY }).to_string();
+    let request = |address: SocketAddr| {
+        format!(
+            "POST /graphql HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let answer =
+        exchange(&mut TcpStream::connect(server.address).await.expect("a connection"), &request(server.address)).await;
+    let bare = BareServer::start(&answer).await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        theirs.push(load(bare.address, request(bare.address)).await);
+        ours.push(load(server.address, request(server.address)).await);
+    }
+    report_share("a page of 50 jobs out of 100,000, 8 connections", median(ours), median(theirs));
+}
+
+/// How long all connections take for all their requests.
+async fn load(address: SocketAddr, request: String) -> Duration {
+    let started = Instant::now();
+    let connections = (0..CONNECTIONS).map(|_| {
+        let request = request.clone();
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            for _ in 0..REQUESTS {
+                exchange(&mut stream, &request).await;
+            }
+        })
+    });
+    for connection in connections.collect::<Vec<_>>() {
+        connection.await.expect("a connection");
+    }
+    started.elapsed()
+}
+
+/// Sends a request and reads its answer's body: as little work as can be, for the client shares the machine.
+async fn exchange(stream: &mut TcpStream, request: &str) -> Vec<u8> {
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    let mut answer = Vec::with_capacity(32 * 1024);
+    loop {
+        assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "the connection was closed");
+        let Some(head) = memchr::memmem::find(&answer, b"\r\n\r\n") else { continue };
+        let headers = std::str::from_utf8(&answer[..head]).expect("headers").to_ascii_lowercase();
+        assert!(headers.starts_with("http/1.1 200"), "{headers}");
+        let length = headers.lines().find_map(|it| it.strip_prefix("content-length: ")).expect("a length");
+        let end = head + 4 + length.parse::<usize>().expect("a length");
+        if answer.len() >= end {
+            return answer.split_off(head + 4);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A server process to measure.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use jobstream::client::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How many jobs run at a time, where that is compared.
+pub const SLOTS: usize = 4;
+
+/// A server process on a directory of its own, and a connection to it.
+pub struct Server {
+    process: Child,
+    pub address: SocketAddr,
+    pub client: Client,
+    _directory: TempDir,
+}
+
+impl Server {
+    /// Starts a server that runs so many jobs at a time.
+    pub async fn start(slots: usize) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_jobstream"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--slots", &slots.to_string(), "--data-dir"])
+            .arg(directory.path().join("data"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("its standard error")).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("at http://")?.1.split('/').next()?.parse().ok())
+            .expect("its address");
+        std::thread::spawn(move || lines.for_each(drop));
+        let client = Client::connect(address, None).await.expect("a connection");
+        Self { process, address, client, _directory: directory }
+    }
+
+    /// Carries out a query or mutation.
+    pub async fn request(&mut self, query: &str, variables: Value) -> Value {
+        self.client.request(query, variables).await.expect("an answer")
+    }
+
+    /// A workspace that is READY.
+    pub async fn workspace(&mut self, name: &str) -> String {
+        let query = "mutation($input: CreateWorkspaceInput!) { createWorkspace(input: $input) { workspace { id } jobs { id } } }";
+        let mut created = self.request(query, json!({ "input": { "name": name } })).await;
+        self.completed(text(&created["createWorkspace"]["jobs"][0]["id"])).await;
+        take_text(&mut created["createWorkspace"]["workspace"]["id"])
+    }
+
+    /// A pipeline that runs a script, and the job that configures it.
+    pub async fn begin_pipeline(&mut self, workspace: &str, name: &str, script: &str) -> (String, String) {
+        let query =
+            "mutation($input: CreatePipelineInput!) { createPipeline(input: $input) { pipeline { id } job { id } } }";
+        let input = json!({ "workspaceId": workspace, "name": name, "script": script });
+        let mut created = self.request(query, json!({ "input": input })).await;
+        let created = &mut created["createPipeline"];
+        (take_text(&mut created["pipeline"]["id"]), take_text(&mut created["job"]["id"]))
+    }
+
+    /// A pipeline that is READY.
+    pub async fn pipeline(&mut self, workspace: &str, name: &str, script: &str) -> String {
+        let (pipeline, job) = self.begin_pipeline(workspace, name, script).await;
+        self.completed(&job).await;
+        pipeline
+    }
+
+    /// Queues a run.
+    pub async fn run(&mut self, pipeline: &str) -> String {
+        let query = "mutation($input: CreateJobInput!) { createJob(input: $input) { job { id } } }";
+        let mut created = self.request(query, json!({ "input": { "pipelineId": pipeline } })).await;
+        take_text(&mut created["createJob"]["job"]["id"])
+    }
+
+    /// Waits until a job is COMPLETE.
+    pub async fn completed(&mut self, job: &str) {
+        let query = "subscription($id: ID!) { jobStatusChanged(jobId: $id) { status } }";
+        let changes = self.client.begin(query, json!({ "id": job })).await.expect("a subscription");
+        loop {
+            let change = self.client.next_data(&changes).await.expect("a change").expect("no end");
+            match text(&change["jobStatusChanged"]["status"]) {
+                "COMPLETE" => break,
+                "ERROR" | "STOPPED" => panic!("job {job} is {change}"),
+                _ => {}
+            }
+        }
+        self.client.end(&changes).await.expect("a connection");
+    }
+
+    /// A figure in KiB from /proc/PID/status: VmRSS is what it holds now, VmHWM the most it has held.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the figure");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
+}
+
+fn take_text(value: &mut Value) -> String {
+    text(&value.take()).to_owned()
+}
