@@ -12,7 +12,7 @@ use crate::jobs::Jobs;
 use crate::store::Store;
 
 /// What is nested deeper than this, or asks for more fields than this, is refused before it is run.
-const DEEPEST: usize = 15;
+const DEEPEST: usize = 20;
 const DEEPEST_RECURSION: usize = 16;
 const MOST_COMPLEX: usize = 2_000;
 

@@ -1,40 +1,40 @@
 //! Logs.
 
-use async_graphql::SimpleObject;
+use async_graphql::{Context, Object};
 use futures_util::FutureExt;
 
+use super::lines::Lines;
 use crate::error::{Error, Problem};
-use crate::model::{self, JobId, LogLines, LogStream, Timestamp};
+use crate::model::{self, JobId, LogLines};
 use crate::store::{Enough, Store};
 
 const DEFAULT_LINES: i32 = 1_000;
 const MOST_LINES: i32 = 10_000;
 const MOST_BYTES: usize = 1024 * 1024;
 
-/// Some lines of a job's log.
-#[derive(SimpleObject)]
 pub(super) struct JobLogs {
-    /// The lines, in order.
-    lines: Vec<LogLine>,
-    /// The number of the line that comes next: where to go on.
+    lines: LogLines,
     pub(super) next_sequence: i64,
-    /// Whether the job is final and no line comes after these.
     pub(super) complete: bool,
 }
 
-/// One line of a log, or one piece of a long line.
-#[derive(SimpleObject)]
-struct LogLine {
-    /// Its number in the job's log, from 0, over all attempts.
-    sequence: i64,
-    /// When it was read.
-    timestamp: Timestamp,
-    /// Where it comes from.
-    stream: LogStream,
-    /// The text, without the line's end.
-    text: String,
-    /// Whether more of the same line follows in the next piece of this stream.
-    continued: bool,
+/// Some lines of a job's log.
+#[Object]
+impl JobLogs {
+    /// The lines, in order.
+    async fn lines(&self, ctx: &Context<'_>) -> Lines {
+        Lines::new(&self.lines, ctx)
+    }
+
+    /// The number of the line that comes next: where to go on.
+    async fn next_sequence(&self) -> i64 {
+        self.next_sequence
+    }
+
+    /// Whether the job is final and no line comes after these.
+    async fn complete(&self) -> bool {
+        self.complete
+    }
 }
 
 /// The arguments of `Job.logs`.
@@ -47,10 +47,10 @@ pub(super) struct LogArguments {
 /// Which lines are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum LogRequest {
-    /// From this number on, at most so many.
-    From(i64, usize),
-    /// The last so many.
-    Last(usize),
+    /// From this number on.
+    From(i64, Enough),
+    /// The last.
+    Last(Enough),
 }
 
 impl LogArguments {
@@ -71,7 +71,7 @@ impl LogArguments {
         if !problems.is_empty() {
             return Err(Error::BadUserInput(problems));
         }
-        let size = |lines: i32| usize::try_from(lines).unwrap_or(0);
+        let size = |lines: i32| Enough { lines: usize::try_from(lines).unwrap_or(0), bytes: MOST_BYTES };
         Ok(match self.last {
             Some(last) => LogRequest::Last(size(last)),
             None => LogRequest::From(self.sequence.unwrap_or(0), size(self.first.unwrap_or(DEFAULT_LINES))),
@@ -88,48 +88,26 @@ pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Resu
         async move {
             let job = conn.job(job).await?.ok_or_else(|| Error::not_found("job", job))?;
             let lines = match request {
-                LogRequest::From(from, lines) => {
-                    let enough = Enough { lines, bytes: MOST_BYTES };
-                    conn.log_lines(job.id, from, enough).await?
-                }
-                LogRequest::Last(lines) => {
-                    let enough = Enough { lines, bytes: MOST_BYTES };
-                    conn.last_log_lines(&job, enough).await?
-                }
+                LogRequest::From(from, enough) => conn.log_lines(job.id, from, enough).await?,
+                LogRequest::Last(enough) => conn.last_log_lines(&job, enough).await?,
             };
             Ok((job, lines))
         }
         .boxed()
     });
     let (job, lines) = read.await?;
-    Ok(JobLogs::of(&job, &lines))
+    Ok(JobLogs::of(&job, lines))
 }
 
 impl JobLogs {
-    fn of(job: &model::Job, lines: &LogLines) -> Self {
+    fn of(job: &model::Job, lines: LogLines) -> Self {
         // Whoever asks a final job for lines that never came is told where its log ends.
         let end = if job.status.is_final() { job.log_lines } else { i64::MAX };
         let next_sequence = lines.next_sequence().min(end);
-        Self {
-            lines: lines.iter().map(LogLine::of).collect(),
-            next_sequence,
-            complete: job.status.is_final() && next_sequence == job.log_lines,
-        }
+        Self { lines, next_sequence, complete: job.status.is_final() && next_sequence == job.log_lines }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
-    }
-}
-
-impl LogLine {
-    fn of(line: model::LogLine<'_>) -> Self {
-        Self {
-            sequence: line.sequence,
-            timestamp: line.timestamp,
-            stream: line.stream,
-            text: line.text.to_owned(),
-            continued: line.continued,
-        }
     }
 }

@@ -8,12 +8,14 @@ mod errors;
 mod input;
 mod invitation;
 mod job;
+mod lines;
 mod loaders;
 mod log;
 mod mutation;
 mod node;
 mod pipeline;
 mod query;
+
 mod scalars;
 mod subscription;
 mod workspace;

@@ -12,10 +12,10 @@ use super::scalars::{Ids, id};
 use crate::error::Error;
 use crate::events::Events;
 use crate::model::{self, JobStatus, Timestamp};
-use crate::store::{ChangeFilter, Conn, Store};
+use crate::store::{ChangeFilter, Conn, Enough, Store};
 
 /// How much one event brings at the most, when a subscriber catches up.
-const LINES: usize = 1_000;
+const ENOUGH: Enough = Enough { lines: 4_000, bytes: 256 * 1024 };
 const CHANGES: usize = 500;
 
 pub(super) struct Subscription;
@@ -82,7 +82,7 @@ impl Subscription {
         }
         let mut bell = ctx.data_unchecked::<Events>().job(job);
         let store = ctx.data_unchecked::<Store>().clone();
-        let mut logs = log::read(&store, job, LogRequest::From(sequence, LINES)).await?;
+        let mut logs = log::read(&store, job, LogRequest::From(sequence, ENOUGH)).await?;
         Ok(try_stream! {
             loop {
                 let (next, complete, nothing_new) = (logs.next_sequence, logs.complete, logs.is_empty());
@@ -95,7 +95,7 @@ impl Subscription {
                 if nothing_new {
                     bell.rung().await;
                 }
-                logs = log::read(&store, job, LogRequest::From(next, LINES)).await?;
+                logs = log::read(&store, job, LogRequest::From(next, ENOUGH)).await?;
             }
         })
     }
