@@ -4,4 +4,10 @@
 
 mod support;
 
+mod crash;
+mod history;
 mod jobs;
+mod logs;
+mod queue;
+mod rescue;
+mod stop;
