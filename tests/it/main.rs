@@ -5,6 +5,7 @@
 mod support;
 
 mod crash;
+mod disk_full;
 mod history;
 mod jobs;
 mod logs;
