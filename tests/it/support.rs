@@ -306,6 +306,13 @@ impl TestServer {
         self.directory.path()
     }
 
+    /// Kills the server with SIGKILL, and starts another one on the same directory with these options.
+    pub fn kill_and_restart_with(mut self, arguments: &[&str]) -> Self {
+        self.kill();
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart()
+    }
+
     /// Creates a workspace, and answers the payload at once.
     pub async fn begin_workspace(&self, name: &str) -> Value {
         let query = "mutation($input: CreateWorkspaceInput!) { createWorkspace(input: $input) { workspace { id status } \
