@@ -21,10 +21,15 @@ impl Process {
     /// The process with this pid, unless it is gone or only a zombie.
     pub fn with_pid(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // pid (name, which may hold anything) state parent … ; the 22nd field is the start.
+        // pid (name, which may hold anything) state parent … ; the 20th field is the number of threads, the 22nd the start.
         let (_, fields) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        let dead = matches!(*fields.first()?, "Z" | "X");
+        let dead = match *fields.first()? {
+            "X" => true,
+            // One whose first thread has ended looks the same, for as long as its others run.
+            "Z" => fields.get(17)?.parse::<u32>().ok()? <= 1,
+            _ => false,
+        };
         let found = Self { pid, parent: fields.get(1)?.parse().ok()?, start: fields.get(19)?.parse().ok()? };
         (!dead).then_some(found)
     }

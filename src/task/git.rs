@@ -10,7 +10,7 @@ use super::{Failure, say};
 
 /// A lock of git's that is older than this was left by a process that was killed.
 const STALE_LOCK: Duration = Duration::from_secs(10);
-const LOCKS: [&str; 3] = [".git/index.lock", ".git/HEAD.lock", ".git/refs/heads/main.lock"];
+const LOCKS: [&str; 4] = [".git/config.lock", ".git/index.lock", ".git/HEAD.lock", ".git/refs/heads/main.lock"];
 
 /// Runs git in the current directory, and answers what it prints.
 pub(super) fn git(arguments: &[&str]) -> Result<String, Failure> {

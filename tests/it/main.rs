@@ -4,4 +4,11 @@
 
 mod support;
 
+mod crash;
+mod disk_full;
+mod history;
 mod jobs;
+mod logs;
+mod queue;
+mod rescue;
+mod stop;

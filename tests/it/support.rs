@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use diesel::{Connection, RunQueryDsl};
 use jobstream::client::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -18,6 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct TestServer {
     process: Child,
     address: SocketAddr,
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     directory: Arc<TempDir>,
@@ -41,11 +43,33 @@ impl TestServer {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Self::on(directory, arguments, environment)
+        Self::on(directory, Vec::new(), arguments, environment)
     }
 
-    fn on(directory: Arc<TempDir>, arguments: Vec<String>, environment: Vec<(String, String)>) -> Self {
-        let mut command = Self::command(directory.path());
+    /// A server with these options that a wrapper starts: a command whose last arguments are the server's command line. The
+    /// wrapper is told the data directory, and has to end in an `exec`.
+    pub fn wrapped(wrapper: impl FnOnce(&Path) -> Vec<String>, arguments: &[&str]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let wrapper = wrapper(&directory.path().join("data"));
+        Self::on(directory, wrapper, arguments.iter().map(ToString::to_string).collect(), Vec::new())
+    }
+
+    fn on(
+        directory: Arc<TempDir>,
+        wrapper: Vec<String>,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let plain = Self::command(directory.path());
+        let mut command = match wrapper.split_first() {
+            None => plain,
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(plain.get_program()).args(plain.get_args());
+                command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+                command
+            }
+        };
         command.args(&arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut stderr = BufReader::new(process.stderr.take().expect("its standard error"));
@@ -68,7 +92,7 @@ impl TestServer {
                 log.push('\n');
             }
         });
-        Self { process, address, arguments, environment, directory, log, http: reqwest::Client::new() }
+        Self { process, address, wrapper, arguments, environment, directory, log, http: reqwest::Client::new() }
     }
 
     /// The command that starts a server on this directory, at a free port.
@@ -118,7 +142,7 @@ impl TestServer {
 
     /// Starts another server on the directory of this one, which has ended.
     pub fn restart(self) -> Self {
-        Self::on(Arc::clone(&self.directory), self.arguments.clone(), self.environment.clone())
+        Self::on(Arc::clone(&self.directory), self.wrapper.clone(), self.arguments.clone(), self.environment.clone())
     }
 
     /// Sends the server SIGTERM.
@@ -275,6 +299,112 @@ impl TestServer {
     }
 }
 
+/// Asking without waiting, deleting, following, and looking behind the API.
+impl TestServer {
+    /// The directory that this server, and every other that is started on it, has.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Kills the server with SIGKILL, and starts another one on the same directory with these options.
+    pub fn kill_and_restart_with(mut self, arguments: &[&str]) -> Self {
+        self.kill();
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart()
+    }
+
+    /// Creates a workspace, and answers the payload at once.
+    pub async fn begin_workspace(&self, name: &str) -> Value {
+        let query = "mutation($input: CreateWorkspaceInput!) { createWorkspace(input: $input) { workspace { id status } \
+                     jobs { id type status } } }";
+        self.data(query, json!({ "input": { "name": name } })).await["createWorkspace"].take()
+    }
+
+    /// Creates a pipeline, and answers the payload at once.
+    pub async fn begin_pipeline(&self, input: Value) -> Value {
+        let query = "mutation($input: CreatePipelineInput!) { createPipeline(input: $input) { pipeline { id status } \
+                     job { id type status } } }";
+        self.data(query, json!({ "input": input })).await["createPipeline"].take()
+    }
+
+    /// Queues a verification of a pipeline, and answers the job's id.
+    pub async fn verify(&self, pipeline: &str) -> String {
+        let query = "mutation($input: VerifyPipelineInput!) { verifyPipeline(input: $input) { job { id } } }";
+        let queued = self.data(query, json!({ "input": { "id": pipeline } })).await;
+        text(&queued["verifyPipeline"]["job"]["id"]).to_owned()
+    }
+
+    /// Deletes a "Job", "Pipeline" or "Workspace".
+    pub async fn delete(&self, what: &str, id: &str) {
+        let query =
+            format!("mutation($input: Delete{what}Input!) {{ delete{what}(input: $input) {{ deleted{what}Id }} }}");
+        let deleted = self.data(&query, json!({ "input": { "id": id } })).await;
+        assert_eq!(deleted[format!("delete{what}")][format!("deleted{what}Id")], id);
+    }
+
+    /// Follows the changes of jobs' statuses; the variables are the subscription's arguments.
+    pub async fn changes(&self, arguments: Value) -> Changes {
+        let query = "subscription($workspaceId: ID, $pipelineId: ID, $jobId: ID, $after: String) { \
+                     jobStatusChanged(workspaceId: $workspaceId, pipelineId: $pipelineId, jobId: $jobId, after: $after) { \
+                     cursor initial jobId status previousStatus attempt at deleted job { id type exitCode endTime } } }";
+        let mut client = self.client().await;
+        let operation = client.begin(query, arguments).await.expect("a subscription");
+        Changes { client, operation }
+    }
+
+    /// The cursor of the status stream as it is now.
+    pub async fn cursor(&self) -> String {
+        let jobs = self.data("{ jobs(first: 1) { cursor } }", json!({})).await;
+        text(&jobs["jobs"]["cursor"]).to_owned()
+    }
+
+    /// How many rows a query of the server's own database counts.
+    pub fn count_rows(&self, what: &str) -> i64 {
+        #[derive(diesel::QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            count: i64,
+        }
+        let path = self.data_directory().join("jobstream.db");
+        let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
+        let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {what}"));
+        query.get_result::<Count>(&mut database).expect("a count").count
+    }
+
+    /// The most memory that the server has had so far, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+/// The changes of jobs' statuses, as they come.
+pub struct Changes {
+    client: Client,
+    operation: String,
+}
+
+impl Changes {
+    /// The next change, or nothing once the stream is over.
+    pub async fn next(&mut self) -> Option<Value> {
+        let change = within(self.client.next_data(&self.operation)).await.expect("a change");
+        change.map(|mut change| change["jobStatusChanged"].take())
+    }
+
+    /// The changes up to the first that is wanted, and that one.
+    pub async fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Vec<Value> {
+        let mut changes = Vec::new();
+        loop {
+            let change = self.next().await.unwrap_or_else(|| panic!("the stream is over after {changes:?}"));
+            changes.push(change);
+            if changes.last().is_some_and(&mut wanted) {
+                return changes;
+            }
+        }
+    }
+}
+
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.kill();
@@ -316,4 +446,20 @@ pub fn is_alive(pid: i32) -> bool {
 pub fn signal(pid: i32, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill");
     assert!(sent.success(), "SIG{name} to {pid}");
+}
+
+/// Bash that waits until a file is there: what a test holds a job with.
+pub fn wait_for(file: &Path) -> String {
+    format!("until [ -e '{}' ]; do sleep 0.01; done", file.display())
+}
+
+/// Waits until a file has this many whole lines, and answers them.
+pub async fn lines_of(file: &Path, count: usize) -> Vec<String> {
+    let what = format!("{count} lines in {}", file.display());
+    eventually(&what, async || {
+        let content = std::fs::read_to_string(file).ok()?;
+        let lines: Vec<String> = content.lines().map(str::to_owned).collect();
+        (content.ends_with('\n') && lines.len() >= count).then_some(lines)
+    })
+    .await
 }
