@@ -14,7 +14,11 @@ const LOCKS: [&str; 3] = [".git/index.lock", ".git/HEAD.lock", ".git/refs/heads/
 
 /// Runs git in the current directory, and answers what it prints.
 pub(super) fn git(arguments: &[&str]) -> Result<String, Failure> {
-    let output = run(arguments)?;
+    git_with(arguments, &[])
+}
+
+fn git_with(arguments: &[&str], emptied: &[String]) -> Result<String, Failure> {
+    let output = run(arguments, emptied)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
@@ -25,18 +29,27 @@ pub(super) fn git(arguments: &[&str]) -> Result<String, Failure> {
 /// Commits everything under `path` that has changed, and answers the commit that holds it now.
 pub(super) fn commit(path: &str, message: &str) -> Result<String, Failure> {
     clear_stale_locks()?;
-    git(&["add", "--all", "--", path])?;
-    if run(&["diff", "--cached", "--quiet", "HEAD", "--", path])?.status.success() {
+    let filters = filters()?;
+    git_with(&["add", "--all", "--", path], &filters)?;
+    if run(&["diff", "--cached", "--quiet", "HEAD", "--", path], &filters)?.status.success() {
         say("Nothing has changed.");
     } else {
-        git(&["commit", "--quiet", "--message", message, "--", path])?;
+        git_with(&["commit", "--quiet", "--message", message, "--", path], &filters)?;
     }
     let commit = git(&["rev-parse", "HEAD"])?;
     say(format_args!("Commit {commit}"));
     Ok(commit)
 }
 
-fn run(arguments: &[&str]) -> Result<Output, Failure> {
+/// The settings that define filters: commands through which git would pass what it adds.
+fn filters() -> Result<Vec<String>, Failure> {
+    let found = run(&["config", "--null", "--name-only", "--get-regexp", r"^filter\."], &[])?;
+    let names = String::from_utf8_lossy(&found.stdout);
+    Ok(names.split_terminator('\0').map(str::to_owned).collect())
+}
+
+/// Runs git with these settings of the repository emptied.
+fn run(arguments: &[&str], emptied: &[String]) -> Result<Output, Failure> {
     let mut command = Command::new("git");
     command.env_clear().args([
         "-c",
@@ -68,6 +81,10 @@ fn run(arguments: &[&str]) -> Result<Output, Failure> {
         ("GIT_COMMITTER_NAME", "Jobstream"),
         ("GIT_COMMITTER_EMAIL", "jobstream@localhost"),
     ]);
+    command.env("GIT_CONFIG_COUNT", emptied.len().to_string());
+    for (index, name) in emptied.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{index}"), name).env(format!("GIT_CONFIG_VALUE_{index}"), "");
+    }
     command.args(arguments).output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             Failure::Said("git was not found on the PATH. Install git (Debian: apt-get install git).".to_owned())
