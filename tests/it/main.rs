@@ -5,3 +5,6 @@
 mod support;
 
 mod jobs;
+mod pipeline_config;
+mod pipelines;
+mod workspaces;
