@@ -77,6 +77,18 @@ fn summary(problems: &[Problem]) -> String {
     lines.join("; ")
 }
 
+/// Both values; or, if both are bad input, the problems of both.
+pub fn both<A, B>(one: Result<A, Error>, other: Result<B, Error>) -> Result<(A, B), Error> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(Error::BadUserInput(mut problems)), Err(Error::BadUserInput(more))) => {
+            problems.extend(more);
+            Err(Error::BadUserInput(problems))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    }
+}
+
 impl Error {
     /// The error for an id that nothing has.
     pub fn not_found(what: &'static str, id: impl ToString) -> Self {

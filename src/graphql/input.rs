@@ -2,11 +2,8 @@
 
 use async_graphql::{ID, InputObject, MaybeUndefined};
 
-use crate::error::Error;
 use crate::jobs::{NewPipeline, PipelineChanges};
 use crate::model::{self, Definition};
-
-use super::scalars::id;
 
 /// A workspace to be created.
 #[derive(InputObject)]
@@ -25,8 +22,9 @@ pub(super) struct UpdateWorkspaceInput {
 }
 
 impl UpdateWorkspaceInput {
-    pub(super) fn name(&self) -> Result<Option<String>, Error> {
-        not_null("input.name", &self.name)
+    /// The new name, if there is to be one.
+    pub(super) fn name(&self) -> Option<String> {
+        name(self.name.clone())
     }
 }
 
@@ -59,7 +57,7 @@ impl From<PropertyInput> for model::Property {
 #[derive(InputObject)]
 pub(super) struct CreatePipelineInput {
     /// The workspace it is to belong to.
-    workspace_id: ID,
+    pub(super) workspace_id: ID,
     /// Its name, unique in the workspace: at most 100 characters, without slashes.
     name: String,
     /// When it runs by itself: a cron expression with seconds, such as `0 0 9-17 * * MON-FRI`.
@@ -80,10 +78,8 @@ pub(super) struct CreatePipelineInput {
     triggered_by: Option<Vec<String>>,
 }
 
-impl TryFrom<CreatePipelineInput> for NewPipeline {
-    type Error = Error;
-
-    fn try_from(input: CreatePipelineInput) -> Result<Self, Error> {
+impl From<CreatePipelineInput> for NewPipeline {
+    fn from(input: CreatePipelineInput) -> Self {
         let definition = Definition {
             schedule: input.schedule,
             timeout: input.timeout.unwrap_or_default(),
@@ -94,7 +90,7 @@ impl TryFrom<CreatePipelineInput> for NewPipeline {
             properties: input.properties.unwrap_or_default().into_iter().map(Into::into).collect(),
             triggered_by: input.triggered_by.unwrap_or_default(),
         };
-        Ok(Self { workspace: id("input.workspaceId", &input.workspace_id)?, name: input.name, definition })
+        Self { name: input.name, definition }
     }
 }
 
@@ -123,12 +119,10 @@ pub(super) struct UpdatePipelineInput {
     triggered_by: MaybeUndefined<Vec<String>>,
 }
 
-impl TryFrom<UpdatePipelineInput> for PipelineChanges {
-    type Error = Error;
-
-    fn try_from(input: UpdatePipelineInput) -> Result<Self, Error> {
-        Ok(Self {
-            name: not_null("input.name", &input.name)?,
+impl From<UpdatePipelineInput> for PipelineChanges {
+    fn from(input: UpdatePipelineInput) -> Self {
+        Self {
+            name: name(input.name),
             schedule: nullable(input.schedule),
             timeout: or_default(input.timeout),
             max_retries: or_default(input.max_retries),
@@ -137,7 +131,7 @@ impl TryFrom<UpdatePipelineInput> for PipelineChanges {
             actions: or_default(input.actions),
             properties: or_default(input.properties).map(|it| it.into_iter().map(Into::into).collect()),
             triggered_by: or_default(input.triggered_by),
-        })
+        }
     }
 }
 
@@ -185,13 +179,9 @@ pub(super) struct DeleteJobInput {
     pub(super) id: ID,
 }
 
-/// A field that has no default: null would leave it without a value.
-fn not_null(path: &str, field: &MaybeUndefined<String>) -> Result<Option<String>, Error> {
-    match field {
-        MaybeUndefined::Undefined => Ok(None),
-        MaybeUndefined::Null => Err(Error::bad_input(path, "It cannot be null.")),
-        MaybeUndefined::Value(value) => Ok(Some(value.clone())),
-    }
+/// A name has no default: null is refused as an empty one is.
+fn name(field: MaybeUndefined<String>) -> Option<String> {
+    or_default(field)
 }
 
 fn nullable<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {

@@ -10,7 +10,7 @@ use super::pipeline::Pipeline;
 use super::scalars::Ids;
 use super::workspace::Workspace;
 use super::{loaders, log};
-use crate::error::Error;
+use crate::error::{Error, both};
 use crate::model::{self, JobStatus, JobStopReason, JobType, Timestamp};
 use crate::store::{JobFilter, Store};
 
@@ -147,8 +147,7 @@ pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: Pa
         types: filter.r#type,
         statuses: filter.status,
     };
-    ids.finish()?;
-    let request = page.request()?;
+    let ((), request) = both(ids.finish(), page.request())?;
     let wanted = filter.clone();
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {

@@ -12,7 +12,8 @@ use super::job::Job;
 use super::pipeline::Pipeline;
 use super::scalars::id;
 use super::workspace::Workspace;
-use crate::jobs::Jobs;
+use crate::error::both;
+use crate::jobs::{Jobs, NewPipeline, check_email, check_workspace_name};
 
 pub(super) struct Mutation;
 
@@ -35,8 +36,10 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to change.")] input: UpdateWorkspaceInput,
     ) -> Result<UpdateWorkspacePayload> {
-        let name = input.name()?;
-        let workspace = ctx.data_unchecked::<Jobs>().update_workspace(id("input.id", &input.id)?, name).await?;
+        let name = input.name();
+        let checked = name.as_deref().map_or(Ok(()), check_workspace_name);
+        let (workspace, ()) = both(id("input.id", &input.id), checked)?;
+        let workspace = ctx.data_unchecked::<Jobs>().update_workspace(workspace, name).await?;
         Ok(UpdateWorkspacePayload { workspace: Workspace(workspace) })
     }
 
@@ -56,7 +59,14 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be created.")] input: CreatePipelineInput,
     ) -> Result<CreatePipelinePayload> {
-        let (pipeline, job) = ctx.data_unchecked::<Jobs>().create_pipeline(input.try_into()?).await?;
+        let workspace = id("input.workspaceId", &input.workspace_id);
+        let new = NewPipeline::from(input);
+        // What is wrong with the rest is found together with what only the workspace can tell, if there is one.
+        let workspace = match workspace {
+            Ok(workspace) => workspace,
+            malformed => both(malformed, new.check())?.0,
+        };
+        let (pipeline, job) = ctx.data_unchecked::<Jobs>().create_pipeline(workspace, new).await?;
         Ok(CreatePipelinePayload { pipeline: Pipeline(pipeline), job: Job(job) })
     }
 
@@ -67,7 +77,7 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdatePipelineInput,
     ) -> Result<UpdatePipelinePayload> {
         let pipeline = id("input.id", &input.id)?;
-        let (pipeline, job) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.try_into()?).await?;
+        let (pipeline, job) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.into()).await?;
         Ok(UpdatePipelinePayload { pipeline: Pipeline(pipeline), job: job.map(Job) })
     }
 
@@ -97,7 +107,7 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "Who is to be invited.")] input: CreateInvitationInput,
     ) -> Result<CreateInvitationPayload> {
-        let workspace = id("input.workspaceId", &input.workspace_id)?;
+        let (workspace, ()) = both(id("input.workspaceId", &input.workspace_id), check_email(&input.email))?;
         let (invitation, job) = ctx.data_unchecked::<Jobs>().create_invitation(workspace, input.email).await?;
         Ok(CreateInvitationPayload { invitation: Invitation(invitation), job: job.map(Job) })
     }

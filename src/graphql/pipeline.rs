@@ -8,7 +8,7 @@ use super::connection::{PageArguments, Position, connect};
 use super::job::{JobConnection, JobFilterArguments, jobs};
 use super::loaders;
 use super::workspace::Workspace;
-use crate::error::Error;
+use crate::error::{Error, both};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
 use crate::store::Store;
 
@@ -143,10 +143,10 @@ impl PipelineCount {
 /// A page of a workspace's pipelines.
 pub(super) async fn pipelines(
     ctx: &Context<'_>,
-    workspace: WorkspaceId,
+    workspace: Result<WorkspaceId, Error>,
     page: PageArguments,
 ) -> Result<PipelineConnection> {
-    let request = page.request()?;
+    let (workspace, request) = both(workspace, page.request())?;
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {
             conn.workspace(workspace).await?.ok_or_else(|| Error::not_found("workspace", workspace))?;

@@ -9,7 +9,7 @@ use super::job::Job;
 use super::loaders;
 use super::log::{self, JobLogs, LogRequest};
 use super::scalars::{Ids, id};
-use crate::error::Error;
+use crate::error::{Error, both};
 use crate::events::Events;
 use crate::model::{self, JobStatus, Timestamp};
 use crate::store::{ChangeFilter, Conn, Enough, Store};
@@ -40,8 +40,7 @@ impl Subscription {
             pipeline: ids.read_optional("pipelineId", pipeline_id.as_ref()),
             job: ids.read_optional("jobId", job_id.as_ref()),
         };
-        ids.finish()?;
-        let after = after.as_deref().map(stream_position).transpose()?;
+        let ((), after) = both(ids.finish(), after.as_deref().map(stream_position).transpose())?;
         let mut bell = ctx.data_unchecked::<Events>().status();
         let store = ctx.data_unchecked::<Store>().clone();
         let begin = store.read(move |conn| async move { begin(conn, filter, after).await }.boxed());
@@ -76,10 +75,8 @@ impl Subscription {
         #[graphql(desc = "The job.")] job_id: ID,
         #[graphql(default = 0, desc = "The number of the first line, from 0.")] sequence: i64,
     ) -> Result<impl Stream<Item = Result<JobLogs>> + use<>> {
-        let job = id("jobId", &job_id)?;
-        if sequence < 0 {
-            return Err(Error::bad_input("sequence", log::NEGATIVE).into());
-        }
+        let numbered = if sequence < 0 { Err(Error::bad_input("sequence", log::NEGATIVE)) } else { Ok(()) };
+        let (job, ()) = both(id("jobId", &job_id), numbered)?;
         let mut bell = ctx.data_unchecked::<Events>().job(job);
         let store = ctx.data_unchecked::<Store>().clone();
         let mut logs = log::read(&store, job, LogRequest::From(sequence, ENOUGH)).await?;

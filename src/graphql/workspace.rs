@@ -76,7 +76,7 @@ impl Workspace {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<PipelineConnection> {
-        pipelines(ctx, self.0.id, PageArguments { first, after, last, before }).await
+        pipelines(ctx, Ok(self.0.id), PageArguments { first, after, last, before }).await
     }
 }
 

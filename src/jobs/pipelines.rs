@@ -11,12 +11,18 @@ use crate::model::{
 /// A pipeline to be created.
 #[derive(Debug, Clone)]
 pub struct NewPipeline {
-    /// The workspace it is to belong to.
-    pub workspace: WorkspaceId,
     /// Its name.
     pub name: String,
     /// What it is to do.
     pub definition: Definition,
+}
+
+impl NewPipeline {
+    /// What is wrong with it, as far as it can be told without the workspace.
+    pub fn check(&self) -> Result<(), Error> {
+        let problems = validate::pipeline(&self.name, &self.definition);
+        if problems.is_empty() { Ok(()) } else { Err(Error::BadUserInput(problems)) }
+    }
 }
 
 /// What is to change in a pipeline: where there is nothing, it stays as it is.
@@ -62,15 +68,16 @@ impl PipelineChanges {
 impl Jobs {
     /// Creates a pipeline, and queues the job that writes it into the workspace's repository. The first pipeline of a
     /// workspace completes the user task that asks for one.
-    pub async fn create_pipeline(&self, new: NewPipeline) -> Result<(Pipeline, Job), Error> {
+    pub async fn create_pipeline(&self, workspace: WorkspaceId, new: NewPipeline) -> Result<(Pipeline, Job), Error> {
         let problems = validate::pipeline(&new.name, &new.definition);
         self.commit(move |unit| {
             async move {
-                unit.workspace_not_failed(new.workspace).await?;
-                unit.check_pipeline(new.workspace, None, &new.name, &new.definition, problems).await?;
+                unit.workspace_not_failed(workspace).await?;
+                unit.check_triggers(workspace, &new.name, &new.definition, true, problems).await?;
+                unit.pipeline_name_is_free(workspace, &new.name, None).await?;
                 let pipeline = Pipeline {
                     id: PipelineId::random(),
-                    workspace: new.workspace,
+                    workspace,
                     created: unit.now,
                     last_modified: unit.now,
                     name: new.name,
@@ -79,7 +86,7 @@ impl Jobs {
                     definition: new.definition,
                 };
                 unit.conn.insert_pipeline(&pipeline).await?;
-                unit.complete_user_task(new.workspace, JobType::ProfileImport).await?;
+                unit.complete_user_task(workspace, JobType::ProfileImport).await?;
                 let job = unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig).await?;
                 Ok((pipeline, job))
             }
@@ -97,9 +104,12 @@ impl Jobs {
         self.commit(move |unit| {
             async move {
                 let before = unit.pipeline(id).await?;
+                // One that was named before may be gone by now.
+                let new_triggers = changes.triggered_by.is_some();
                 let (name, definition) = changes.apply(&before);
                 let problems = validate::pipeline(&name, &definition);
-                unit.check_pipeline(before.workspace, Some(id), &name, &definition, problems).await?;
+                unit.check_triggers(before.workspace, &name, &definition, new_triggers, problems).await?;
+                unit.pipeline_name_is_free(before.workspace, &name, Some(id)).await?;
                 let configure = before.status == ResourceStatus::Failed || name != before.name;
                 let mut pipeline = Pipeline {
                     last_modified: unit.now,
@@ -140,29 +150,36 @@ impl Jobs {
 }
 
 impl Unit<'_> {
-    /// Everything that can be wrong with a pipeline: what `validate` has found, and what only the database knows.
-    async fn check_pipeline(
+    /// Adds to the problems of a pipeline what only the database knows, and refuses it if there are any.
+    async fn check_triggers(
         &mut self,
         workspace: WorkspaceId,
-        id: Option<PipelineId>,
         name: &str,
         definition: &Definition,
+        must_be_there: bool,
         mut problems: Vec<Problem>,
     ) -> Result<(), Error> {
         for (index, other) in definition.triggered_by.iter().enumerate() {
-            let path = format!("input.triggeredBy.{index}");
-            let message = match self.conn.pipeline_named(workspace, other).await? {
-                _ if other == name => "A pipeline cannot be triggered by itself.".to_owned(),
-                None => format!("The workspace has no pipeline named {other:?}."),
-                Some(_) => continue,
+            let message = if other == name {
+                "A pipeline cannot be triggered by itself.".to_owned()
+            } else if must_be_there && self.conn.pipeline_named(workspace, other).await?.is_none() {
+                format!("The workspace has no pipeline named {other:?}.")
+            } else {
+                continue;
             };
-            problems.push(Problem { path, message });
+            problems.push(Problem { path: format!("input.triggeredBy.{index}"), message });
         }
-        if !problems.is_empty() {
-            return Err(Error::BadUserInput(problems));
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::BadUserInput(problems)) }
+    }
+
+    async fn pipeline_name_is_free(
+        &mut self,
+        workspace: WorkspaceId,
+        name: &str,
+        except: Option<PipelineId>,
+    ) -> Result<(), Error> {
         match self.conn.pipeline_named(workspace, name).await? {
-            Some(other) if Some(other) != id => {
+            Some(other) if Some(other) != except => {
                 Err(Error::Conflict(format!("The workspace has a pipeline named {name:?} already.")))
             }
             _ => Ok(()),

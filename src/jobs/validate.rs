@@ -21,14 +21,14 @@ const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
 const MAX_RETRIES: i32 = 100;
 
 /// Checks the name of a workspace.
-pub(super) fn workspace_name(name: &str) -> Result<(), Error> {
+pub fn workspace_name(name: &str) -> Result<(), Error> {
     let mut problems = Problems::default();
     problems.name(name);
     problems.into_result()
 }
 
 /// Checks an e-mail address: its form, not whether somebody reads it.
-pub(super) fn email(email: &str) -> Result<(), Error> {
+pub fn email(email: &str) -> Result<(), Error> {
     let well_formed = email.split_once('@').is_some_and(|(user, host)| {
         let host_ok = host.split('.').all(|label| !label.is_empty()) && !host.contains('@');
         !user.is_empty()

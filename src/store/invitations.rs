@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::conn::Conn;
-use super::schema::invitations;
+use super::schema::{invitations, workspaces};
 use crate::error::Error;
 use crate::model::{Invitation, InvitationId, WorkspaceId};
 
@@ -14,9 +14,10 @@ impl Conn {
         Ok(())
     }
 
-    /// The invitation with this id.
+    /// The invitation with this id, unless its workspace is deleted.
     pub async fn invitation(&mut self, id: InvitationId) -> Result<Option<Invitation>, Error> {
-        self.optional(invitations::table.find(id)).await
+        let invited = invitations::table.inner_join(workspaces::table).filter(invitations::id.eq(id));
+        self.optional(invited.filter(workspaces::deleted.is_null()).select(Invitation::as_select())).await
     }
 
     /// Removes the invitations to a workspace.

@@ -119,5 +119,6 @@ diesel::table! {
 }
 
 diesel::joinable!(pipelines -> definitions (definition));
+diesel::joinable!(invitations -> workspaces (workspace));
 diesel::joinable!(jobs -> workspaces (workspace));
-diesel::allow_tables_to_appear_in_same_query!(workspaces, pipelines, definitions, jobs);
+diesel::allow_tables_to_appear_in_same_query!(workspaces, pipelines, definitions, invitations, jobs);

@@ -98,8 +98,8 @@ pub fn run(directory: &Path) -> ExitCode {
 fn perform(directory: &Path) -> Result<(), Failure> {
     let task: Task = serde_json::from_slice(&fs::read(directory.join(ORDER))?)?;
     let commit_id = match task {
-        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace)?),
-        Task::PipelineConfig(file) => Some(pipeline_config::run(&file)?),
+        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, directory)?),
+        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, directory)?),
         Task::PipelineVerify(file) => {
             pipeline_verify::run(&file)?;
             None
@@ -120,11 +120,12 @@ enum Failure {
     Json(#[from] serde_json::Error),
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file so that it is there whole or not at all, and not where a link points that somebody has put in its place.
 fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     let mut temporary = PathBuf::from(path).into_os_string();
     temporary.push(".new");
-    fs::write(&temporary, content)?;
+    let _ = fs::remove_file(&temporary); // an earlier try's, if there is one
+    fs::File::create_new(&temporary)?.write_all(content.as_bytes())?;
     fs::rename(&temporary, path)
 }
 

@@ -4,25 +4,36 @@ use std::fs;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
-use super::git::commit;
+use super::git::{Change, Repository};
 use super::{Failure, PipelineFile, say, write_whole};
 
 const DIRECTORY: &str = "pipelines";
 
-/// Writes the definition to `pipelines/<name>.yml` and commits it. A file that the pipeline had under another name is
-/// removed in the same commit. May be run again after a crash at any point.
-pub(super) fn run(file: &PipelineFile) -> Result<String, Failure> {
+/// Writes the definition to `pipelines/<name>.yml` and commits it. A file that the pipeline had under another name is removed in
+/// the same commit. May be run again after a crash at any point.
+pub(super) fn run(file: &PipelineFile, scratch: &Path) -> Result<String, Failure> {
+    let repository = Repository::open(scratch)?;
     fs::create_dir_all(DIRECTORY)?;
+    // Jobs can write here. What is written for them must not end up where a link of theirs points.
+    if !fs::symlink_metadata(DIRECTORY)?.is_dir() {
+        return Err(Failure::Said(format!("{DIRECTORY} is not a directory.")));
+    }
     let path = Path::new(DIRECTORY).join(format!("{}.yml", file.name));
     let yaml = serde_saphyr::to_string(&file.content)
         .map_err(|error| Failure::Said(format!("the definition cannot be written as YAML: {error}")))?;
-    write_whole(&path, &format!("{}\n{yaml}", mark(&file.id)))?;
+    let text = format!("{}\n{yaml}", mark(&file.id));
+    write_whole(&path, &text)?;
     say(format_args!("Wrote {}.", path.display()));
-    for old in files_of(&file.id)?.into_iter().filter(|old| *old != path) {
-        fs::remove_file(&old)?;
+    let old: Vec<PathBuf> = files_of(&file.id)?.into_iter().filter(|old| *old != path).collect();
+    let mut changes = vec![Change::Write(&path, &text)];
+    changes.extend(old.iter().map(|old| Change::Remove(old)));
+    let commit = repository.commit(&format!("Configure pipeline {}", file.name), &changes)?;
+    // Last, so that after a crash before it the old names are still known.
+    for old in &old {
+        fs::remove_file(old)?;
         say(format_args!("Removed {}: the pipeline has another name now.", old.display()));
     }
-    commit(DIRECTORY, &format!("Configure pipeline {}", file.name))
+    Ok(commit)
 }
 
 /// The first line of the pipeline's file, by which it is told from those of others.

@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use diesel::{Connection, RunQueryDsl};
 use jobstream::client::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Longer than anything here takes; a test that waits for what never comes ends.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +31,9 @@ pub struct TestServer {
     log: Arc<Mutex<String>>,
     http: reqwest::Client,
 }
+
+/// A WebSocket as it is, for what [`Client`] would never say.
+pub type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl TestServer {
     /// A server with the default options.
@@ -92,7 +100,8 @@ impl TestServer {
                 log.push('\n');
             }
         });
-        Self { process, address, wrapper, arguments, environment, directory, log, http: reqwest::Client::new() }
+        let http = http_client(token_of(&environment));
+        Self { process, address, wrapper, arguments, environment, directory, log, http }
     }
 
     /// The command that starts a server on this directory, at a free port.
@@ -113,6 +122,11 @@ impl TestServer {
 
     pub fn data_directory(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// A workspace's repository.
+    pub fn repository(&self, workspace: &str) -> PathBuf {
+        self.data_directory().join("repositories").join(workspace)
     }
 
     /// A directory that jobs and the test can share, and that goes with the server.
@@ -157,10 +171,23 @@ impl TestServer {
 
     /// A connected WebSocket client.
     pub async fn client(&self) -> Client {
-        Client::connect(self.address, None).await.expect("a connection")
+        Client::connect(self.address, token_of(&self.environment)).await.expect("a connection")
     }
 
-    /// A client of the HTTP endpoints.
+    /// Opens a WebSocket with these headers beside those that it needs. The error is the status of the refusal.
+    pub async fn handshake(&self, headers: &[(&'static str, &str)]) -> Result<WebSocket, u16> {
+        let mut request = format!("ws://{}/graphql", self.address).into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
+        }
+        match within(connect_async(request)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("the handshake was not answered: {error}"),
+        }
+    }
+
+    /// A client of the HTTP endpoints, which shows the token if the server wants one.
     pub fn http(&self) -> &reqwest::Client {
         &self.http
     }
@@ -187,6 +214,31 @@ impl TestServer {
     pub async fn code(&self, query: &str, variables: Value) -> String {
         let response = self.post(query, variables).await;
         response["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{query}: {response}")).to_owned()
+    }
+
+    /// Posts a mutation with this input, and answers the whole response.
+    pub async fn mutate(&self, mutation: &str, input: Value, selection: &str) -> Value {
+        let (first, rest) = mutation.split_at(1);
+        let input_type = format!("{}{rest}Input!", first.to_uppercase());
+        let query = format!("mutation($input: {input_type}) {{ {mutation}(input: $input) {{ {selection} }} }}");
+        self.post(&query, json!({ "input": input })).await
+    }
+
+    /// Posts a mutation that is expected to succeed, and answers its payload.
+    pub async fn change(&self, mutation: &str, input: Value, selection: &str) -> Value {
+        let mut response = self.mutate(mutation, input, selection).await;
+        assert!(response["errors"].is_null(), "{mutation}: {}", response["errors"]);
+        response["data"][mutation].take()
+    }
+
+    /// Posts a mutation that is expected to be refused, and answers its error.
+    pub async fn refused(&self, mutation: &str, input: Value) -> Refusal {
+        Refusal::of(self.mutate(mutation, input, "__typename").await)
+    }
+
+    /// Posts an operation that is expected to be refused, and answers its error.
+    pub async fn refusal(&self, query: &str, variables: Value) -> Refusal {
+        Refusal::of(self.post(query, variables).await)
     }
 
     /// Creates a workspace, and waits until it is READY.
@@ -412,6 +464,49 @@ impl Drop for TestServer {
             eprintln!("the server's log:\n{}", self.log());
         }
     }
+}
+
+fn token_of(environment: &[(String, String)]) -> Option<&str> {
+    environment.iter().find(|(name, _)| name == "JOBSTREAM_TOKEN").map(|(_, value)| value.as_str())
+}
+
+fn http_client(token: Option<&str>) -> reqwest::Client {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value"));
+    }
+    reqwest::Client::builder().default_headers(headers).build().expect("a client")
+}
+
+/// The one error of a response.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: String,
+    pub message: String,
+    pub extensions: Value,
+}
+
+impl Refusal {
+    pub fn of(response: Value) -> Self {
+        let errors = response["errors"].as_array().unwrap_or_else(|| panic!("it was not refused: {response}"));
+        assert_eq!(errors.len(), 1, "{response}");
+        let extensions = errors[0]["extensions"].clone();
+        Self { code: text(&extensions["code"]).to_owned(), message: text(&errors[0]["message"]).to_owned(), extensions }
+    }
+
+    /// The paths of the problems of a BAD_USER_INPUT, sorted.
+    pub fn paths(&self) -> Vec<&str> {
+        assert_eq!(self.code, "BAD_USER_INPUT", "{self:?}");
+        let problems = self.extensions["problems"].as_array().expect("problems");
+        let mut paths: Vec<&str> = problems.iter().map(|it| text(&it["path"])).collect();
+        paths.sort_unstable();
+        paths
+    }
+}
+
+/// A script that goes on once there is a file at this path.
+pub fn until_there_is(path: &Path) -> String {
+    format!("until [ -e '{}' ]; do sleep 0.02; done", path.display())
 }
 
 /// The value, which is a text.
