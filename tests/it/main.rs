@@ -4,7 +4,10 @@
 
 mod support;
 
+mod access;
+mod http;
 mod jobs;
 mod pipeline_config;
 mod pipelines;
+mod websocket;
 mod workspaces;
