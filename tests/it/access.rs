@@ -176,7 +176,9 @@ async fn with_a_token_the_server_may_listen_to_other_machines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_is_in_no_environment() {
-    let server = guarded();
+    // Of this test only: a server that starts beside it has its own in its environment for a moment.
+    const TOKEN: &str = "jobstream-in-no-environment";
+    let server = TestServer::with_environment(&[], &[("JOBSTREAM_TOKEN", TOKEN)]);
     // As root a test can look at every process; as any other user, not even at that of its own server.
     for file in ["environ", "cmdline"] {
         match std::fs::read(format!("/proc/{}/{file}", server.pid())) {
