@@ -1,12 +1,18 @@
 //! Carrying out GraphQL requests, for whatever transport brings them.
 
-use async_graphql::{ErrorExtensionValues, Executor, Request, Response, Schema, SchemaBuilder, ServerError};
+use async_graphql::{
+    ErrorExtensionValues, Executor, PathSegment, Request, Response, Schema, SchemaBuilder, ServerError,
+};
 use futures_util::stream::{BoxStream, StreamExt};
 
+use super::job::JobConnection;
 use super::loaders::Loaders;
 use super::mutation::Mutation;
+use super::pipeline::PipelineConnection;
 use super::query::Query;
 use super::subscription::Subscription;
+use super::workspace::WorkspaceConnection;
+use crate::error::Problem;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::store::Store;
@@ -72,7 +78,11 @@ pub fn sdl() -> String {
 }
 
 fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
-    Schema::build(Query, Mutation, Subscription).register_output_type::<super::node::Node>()
+    Schema::build(Query, Mutation, Subscription)
+        .register_output_type::<super::node::Node>()
+        .override_output_type_description::<JobConnection>("A page of jobs.")
+        .override_output_type_description::<PipelineConnection>("A page of pipelines.")
+        .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")
 }
 
 /// Our own errors carry their codes; the library's are told apart by how far the request came.
@@ -82,12 +92,26 @@ fn with_codes(mut response: Response, before_execution: &str) -> Response {
             error if error.extensions.as_ref().is_some_and(|it| it.get("code").is_some()) => continue,
             error if is_limit(error) => "LIMIT_EXCEEDED",
             error if error.path.is_empty() => before_execution,
-            // An argument that its type does not take.
-            _ => "BAD_USER_INPUT",
+            _ => {
+                // An argument that its type does not take; which one, only the message says.
+                let problem = Problem { path: path_text(&error.path), message: error.message.clone() };
+                if let Ok(problems) = async_graphql::to_value([problem]) {
+                    error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("problems", problems);
+                }
+                "BAD_USER_INPUT"
+            }
         };
         error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", code);
     }
     response
+}
+
+fn path_text(path: &[PathSegment]) -> String {
+    let segments = path.iter().map(|segment| match segment {
+        PathSegment::Field(name) => name.clone(),
+        PathSegment::Index(index) => index.to_string(),
+    });
+    segments.collect::<Vec<_>>().join(".")
 }
 
 fn is_limit(error: &ServerError) -> bool {

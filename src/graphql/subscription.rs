@@ -44,10 +44,13 @@ impl Subscription {
         let mut bell = ctx.data_unchecked::<Events>().status();
         let store = ctx.data_unchecked::<Store>().clone();
         let begin = store.read(move |conn| async move { begin(conn, filter, after).await }.boxed());
-        let (initial, mut position) = begin.await?;
+        let Beginning { initial, mut position, over } = begin.await?;
         Ok(try_stream! {
             for change in initial {
                 yield JobStatusChange { change, initial: true };
+            }
+            if over {
+                return;
             }
             loop {
                 let page = store.read(move |conn| conn.status_changes(filter, position, CHANGES as i64).boxed()).await?;
@@ -98,12 +101,14 @@ impl Subscription {
     }
 }
 
-/// What a subscriber begins with, and the position after which it goes on.
-async fn begin(
-    conn: &mut Conn,
-    filter: ChangeFilter,
-    after: Option<i64>,
-) -> Result<(Vec<model::StatusChange>, i64), Error> {
+/// What a subscriber begins with, and the position after which it goes on, unless it has seen the end already.
+struct Beginning {
+    initial: Vec<model::StatusChange>,
+    position: i64,
+    over: bool,
+}
+
+async fn begin(conn: &mut Conn, filter: ChangeFilter, after: Option<i64>) -> Result<Beginning, Error> {
     let mut job = None;
     if let Some(id) = filter.workspace {
         let there = conn.workspace(id).await?.is_some();
@@ -128,10 +133,12 @@ async fn begin(
                 "This cursor is from another server, or one that lost its database.",
             ));
         }
-        if after + 1 < conn.first_change_position().await? {
-            return Err(Error::CursorExpired);
-        }
-        return Ok((Vec::new(), after));
+        conn.check_kept_after(after).await?;
+        let over = match filter.job {
+            Some(job) => conn.deleted_by(job, after).await?,
+            None => false,
+        };
+        return Ok(Beginning { initial: Vec::new(), position: after, over });
     }
     let jobs = match job {
         Some(job) => {
@@ -141,7 +148,7 @@ async fn begin(
         }
         None => conn.active_jobs(filter.workspace, filter.pipeline).await?,
     };
-    Ok((jobs.iter().map(model::Job::latest_change).collect(), end))
+    Ok(Beginning { initial: jobs.iter().map(model::Job::latest_change).collect(), position: end, over: false })
 }
 
 /// What a filter names must be there. After a cursor, the changes of what is gone by now can still be read.

@@ -83,13 +83,14 @@ impl Conn {
         Ok(())
     }
 
-    /// The wanted changes after a position, in order.
+    /// The wanted changes after a position, in order. [`Error::CursorExpired`] if there may have been others that are gone.
     pub async fn status_changes(
         &mut self,
         filter: ChangeFilter,
         after: i64,
         at_most: i64,
     ) -> Result<ChangePage, Error> {
+        self.check_kept_after(after).await?;
         let end = self.last_change_position().await?;
         let wanted = status_changes::table
             .filter(status_changes::position.gt(after))
@@ -110,8 +111,22 @@ impl Conn {
         Ok(last.unwrap_or(0))
     }
 
+    /// [`Error::CursorExpired`] if not every change after this position is kept.
+    pub async fn check_kept_after(&mut self, position: i64) -> Result<(), Error> {
+        if position + 1 < self.first_change_position().await? { Err(Error::CursorExpired) } else { Ok(()) }
+    }
+
+    /// Whether this job was deleted by a change up to this position.
+    pub async fn deleted_by(&mut self, job: JobId, position: i64) -> Result<bool, Error> {
+        let deletion = status_changes::table
+            .filter(status_changes::job.eq(job))
+            .filter(status_changes::deleted.eq(true))
+            .filter(status_changes::position.le(position));
+        self.one(diesel::select(exists(deletion))).await
+    }
+
     /// The position of the oldest change that is kept: 0 where there is none.
-    pub async fn first_change_position(&mut self) -> Result<i64, Error> {
+    async fn first_change_position(&mut self) -> Result<i64, Error> {
         let first: Option<i64> = self.one(status_changes::table.select(min(status_changes::position))).await?;
         Ok(first.unwrap_or(0))
     }

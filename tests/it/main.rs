@@ -4,14 +4,21 @@
 
 mod support;
 
+mod access;
 mod crash;
 mod disk_full;
 mod history;
+mod http;
 mod jobs;
+mod lists;
+mod log_stream;
 mod logs;
 mod pipeline_config;
 mod pipelines;
 mod queue;
 mod rescue;
+mod schema;
+mod status_stream;
 mod stop;
+mod websocket;
 mod workspaces;

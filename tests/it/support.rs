@@ -48,8 +48,13 @@ impl TestServer {
 
     /// A server with these options and variables.
     pub fn with_environment(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::listening("127.0.0.1:0", arguments, environment)
+    }
+
+    /// A server that listens at this address, whose port is 0.
+    pub fn listening(address: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
-        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let arguments = ["--listen", address].iter().chain(arguments).map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         Self::on(directory, Vec::new(), arguments, environment)
     }
@@ -104,10 +109,10 @@ impl TestServer {
         Self { process, address, wrapper, arguments, environment, directory, log, http }
     }
 
-    /// The command that starts a server on this directory, at a free port.
+    /// The command that starts a server on this directory.
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jobstream"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.join("data"));
+        command.args(["serve", "--data-dir"]).arg(directory.join("data"));
         command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
         command
     }
@@ -213,7 +218,10 @@ impl TestServer {
     /// Posts an operation that is expected to be refused, and answers its first error's code.
     pub async fn code(&self, query: &str, variables: Value) -> String {
         let response = self.post(query, variables).await;
-        response["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{query}: {response}")).to_owned()
+        response["errors"][0]["extensions"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{query:.300}: {response:.300}"))
+            .to_owned()
     }
 
     /// Posts a mutation with this input, and answers the whole response.
@@ -482,7 +490,6 @@ fn http_client(token: Option<&str>) -> reqwest::Client {
 #[derive(Debug)]
 pub struct Refusal {
     pub code: String,
-    pub message: String,
     pub extensions: Value,
 }
 
@@ -491,7 +498,7 @@ impl Refusal {
         let errors = response["errors"].as_array().unwrap_or_else(|| panic!("it was not refused: {response}"));
         assert_eq!(errors.len(), 1, "{response}");
         let extensions = errors[0]["extensions"].clone();
-        Self { code: text(&extensions["code"]).to_owned(), message: text(&errors[0]["message"]).to_owned(), extensions }
+        Self { code: text(&extensions["code"]).to_owned(), extensions }
     }
 
     /// The paths of the problems of a BAD_USER_INPUT, sorted.

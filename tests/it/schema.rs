@@ -1,0 +1,157 @@
+//! The schema: what the program prints, what it serves, and what it says of itself.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, text};
+
+const TYPE: &str = "fragment T on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name \
+                    ofType { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name } } } } } } } } } }";
+
+/// The introspection query of graphql-js, which GraphiQL and code generators send.
+fn introspection() -> String {
+    format!(
+        "query IntrospectionQuery {{ __schema {{ description queryType {{ name kind }} mutationType {{ name kind }} \
+         subscriptionType {{ name kind }} types {{ kind name description specifiedByURL isOneOf \
+         fields(includeDeprecated: true) {{ name description args(includeDeprecated: true) {{ ...I }} type {{ ...T }} isDeprecated deprecationReason }} \
+         inputFields(includeDeprecated: true) {{ ...I }} interfaces {{ ...T }} \
+         enumValues(includeDeprecated: true) {{ name description isDeprecated deprecationReason }} possibleTypes {{ ...T }} }} \
+         directives {{ name description isRepeatable locations args(includeDeprecated: true) {{ ...I }} }} }} }} \
+         fragment I on __InputValue {{ name description type {{ ...T }} defaultValue isDeprecated deprecationReason }} {TYPE}"
+    )
+}
+
+#[test]
+fn the_schema_in_the_repository_is_what_the_program_prints() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_jobstream")).arg("schema").output().expect("the program runs");
+    assert!(printed.status.success());
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql")).expect("schema.graphql");
+    assert!(printed == kept, "run `cargo run -- schema > schema.graphql`, and see what has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_in_the_schema_has_a_description() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let schema = server.data(&introspection(), json!({})).await["__schema"].take();
+    let mut silent = Vec::new();
+    let mut seen = 0;
+    let mut look = |path: String, thing: &Value| {
+        seen += 1;
+        if thing["description"].as_str().is_none_or(|it| it.trim().is_empty()) {
+            silent.push(path);
+        }
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for type_ in list(&schema["types"]) {
+        let name = text(&type_["name"]);
+        if name.starts_with("__") || ["Boolean", "Float", "ID", "Int", "String"].contains(&name) {
+            continue;
+        }
+        look(name.to_owned(), &type_);
+        for field in list(&type_["fields"]) {
+            let path = format!("{name}.{}", text(&field["name"]));
+            look(path.clone(), &field);
+            for argument in list(&field["args"]) {
+                look(format!("{path}({})", text(&argument["name"])), &argument);
+            }
+        }
+        for part in [list(&type_["inputFields"]), list(&type_["enumValues"])].concat() {
+            look(format!("{name}.{}", text(&part["name"])), &part);
+        }
+    }
+    assert_eq!(silent, Vec::<String>::new(), "these have no description");
+    assert!(seen > 200, "only {seen} were looked at");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_in_the_schema() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let schema = server.data(&introspection(), json!({})).await["__schema"].take();
+    let type_of = |name: &str| {
+        let types = schema["types"].as_array().expect("types");
+        types.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("there is no {name}")).clone()
+    };
+    let names = |things: &Value| -> Vec<String> {
+        let mut names: Vec<String> =
+            things.as_array().expect("a list").iter().map(|it| text(&it["name"]).to_owned()).collect();
+        names.sort();
+        names
+    };
+    for (name, values) in [
+        (
+            "JobType",
+            vec![
+                "PIPELINE_CONFIG",
+                "PIPELINE_RUN",
+                "PIPELINE_VERIFY",
+                "PROFILE_COLLABORATE",
+                "PROFILE_IMPORT",
+                "WORKSPACE_INIT",
+            ],
+        ),
+        ("JobStatus", vec!["COMPLETE", "ERROR", "QUEUED", "RUNNING", "STOPPED"]),
+        ("JobStopReason", vec!["REQUESTED", "TIMEOUT"]),
+        ("LogStream", vec!["STDERR", "STDOUT", "SYSTEM"]),
+        ("ResourceStatus", vec!["FAILED", "PROVISIONING", "READY"]),
+    ] {
+        assert_eq!(names(&type_of(name)["enumValues"]), values, "{name}");
+    }
+    let job = [
+        "attempt",
+        "commitId",
+        "created",
+        "endTime",
+        "exitCode",
+        "id",
+        "logs",
+        "maxAttempts",
+        "pipeline",
+        "startTime",
+        "status",
+        "stopReason",
+        "stopRequested",
+        "type",
+        "workspace",
+    ];
+    let change = ["at", "attempt", "cursor", "deleted", "initial", "job", "jobId", "previousStatus", "status"];
+    let mutation = [
+        "createInvitation",
+        "createJob",
+        "createPipeline",
+        "createWorkspace",
+        "deleteJob",
+        "deletePipeline",
+        "deleteWorkspace",
+        "stopJob",
+        "updatePipeline",
+        "updateWorkspace",
+        "verifyPipeline",
+    ];
+    for (name, fields) in [
+        ("Job", job.to_vec()),
+        ("JobStatusChange", change.to_vec()),
+        ("JobConnection", vec!["cursor", "edges", "nodes", "pageInfo", "totalCount"]),
+        ("JobLogs", vec!["complete", "lines", "nextSequence"]),
+        ("LogLine", vec!["continued", "sequence", "stream", "text", "timestamp"]),
+        ("Mutation", mutation.to_vec()),
+        ("Query", vec!["job", "jobs", "node", "pipeline", "pipelines", "workspace", "workspaces"]),
+        ("Subscription", vec!["jobLogs", "jobStatusChanged"]),
+    ] {
+        assert_eq!(names(&type_of(name)["fields"]), fields, "{name}");
+    }
+    let nodes = names(&type_of("Node")["possibleTypes"]);
+    assert_eq!(nodes, ["Invitation", "Job", "Pipeline", "Workspace"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_nested_too_deep_or_too_complex_is_refused() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let (open, close) = ("workspace { jobs { nodes { ".repeat(6), "} } } ".repeat(6));
+    let deep = format!("{{ jobs {{ nodes {{ {open} id {close} }} }} }}");
+    assert_eq!(server.code(&deep, json!({})).await, "LIMIT_EXCEEDED");
+    let many: Vec<String> = (0..1001).map(|index| format!("a{index}: workspaces {{ totalCount }}")).collect();
+    let complex = format!("{{ {} }}", many.join(" "));
+    assert_eq!(server.code(&complex, json!({})).await, "LIMIT_EXCEEDED");
+}
