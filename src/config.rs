@@ -10,12 +10,15 @@ use crate::http::{Access, Token};
 use crate::runner::Limits;
 use crate::store::Synchronous;
 
+const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, is given in \
+    JOBSTREAM_TOKEN: 16 characters or more.";
+
 /// Runs the jobs of a data platform, and streams what they do over GraphQL.
 ///
 /// Without a command it serves. The bearer token that clients must show, if there is to be one, is given in the environment
 /// variable JOBSTREAM_TOKEN only: an argument could be read by every user of the machine.
 #[derive(Debug, Parser)]
-#[command(name = "jobstream", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(name = "jobstream", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub struct CommandLine {
     /// What to do.
     #[command(subcommand)]
@@ -28,7 +31,7 @@ pub struct CommandLine {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve.
+    /// Serve: what is done without a command too.
     Serve {
         /// The options of the server.
         #[command(flatten)]
@@ -83,7 +86,8 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_SHUTDOWN_GRACE", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub shutdown_grace: Duration,
 
-    /// The wait before a failed run is tried again. It doubles with every further attempt, up to a minute.
+    /// The wait before a failed run is tried again. It doubles with every further attempt, up to a minute. A run that was lost in a
+    /// crash is tried again at once.
     #[arg(long, env = "JOBSTREAM_RETRY_BACKOFF", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub retry_backoff: Duration,
 
@@ -91,15 +95,16 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_KEEP_STATUS_CHANGES", value_name = "NUMBER", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub keep_status_changes: i64,
 
-    /// What is acknowledged survives a kill of the server; with `full`, a loss of power too, and every commit waits for the disk.
-    #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Normal)]
+    /// What a commit waits for.
+    #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_name = "MODE", value_enum, default_value_t = Synchronous::Normal)]
     pub sqlite_synchronous: Synchronous,
 
-    /// Names by which clients may call the server, beside addresses and localhost.
+    /// Names by which clients may call the server, beside addresses and localhost: repeated, or separated by commas.
     #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
 
-    /// Origins whose pages may talk to the server, beside its own and this machine's, such as https://app.example.com.
+    /// Origins, such as https://app.example.com, whose pages may open a WebSocket, beside the server's own and this machine's: repeated,
+    /// or separated by commas.
     #[arg(long, env = "JOBSTREAM_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
 

@@ -1,6 +1,6 @@
 //! The example: a workspace, two pipelines on real data, and what they do, seen through the server's own WebSocket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -57,7 +57,8 @@ async fn show(mut client: Client, data_dir: &Path) -> Result<(), Failure> {
             json!({ "workspace": workspace }),
         )
         .await?;
-    let mut screen = Screen { names: HashMap::new(), logs: HashMap::new(), changes, failed: 0 };
+    let mut screen =
+        Screen { names: HashMap::new(), logs: HashMap::new(), changes, unfinished: HashSet::new(), failed: 0 };
     for (name, script) in PIPELINES {
         let configuration = configure(&mut client, &workspace, name, script, &weather).await?;
         if let Some(job) = configuration.job {
@@ -66,12 +67,13 @@ async fn show(mut client: Client, data_dir: &Path) -> Result<(), Failure> {
         let job = run_pipeline(&mut client, &configuration.pipeline).await?;
         screen.follow(&mut client, &job, name).await?;
     }
-    while !screen.logs.is_empty() {
+    while !(screen.logs.is_empty() && screen.unfinished.is_empty()) {
         let (operation, said) = client.next().await?;
         screen.show(&operation, said)?;
     }
     match screen.failed {
         0 => Ok(()),
+        1 => Err("One job did not end COMPLETE.".into()),
         failed => Err(format!("{failed} jobs did not end COMPLETE.").into()),
     }
 }
@@ -150,6 +152,8 @@ struct Screen {
     /// The operations that follow logs, and their jobs.
     logs: HashMap<String, String>,
     changes: String,
+    /// The jobs that are followed and not final.
+    unfinished: HashSet<String>,
     failed: usize,
 }
 
@@ -162,6 +166,7 @@ impl Screen {
             )
             .await?;
         self.names.insert(job.to_owned(), name.to_owned());
+        self.unfinished.insert(job.to_owned());
         self.logs.insert(operation, job.to_owned());
         Ok(())
     }
@@ -190,8 +195,9 @@ impl Screen {
 
     fn show_change(&mut self, change: &Value) {
         let status = change["status"].as_str().unwrap_or_default();
-        let followed = change["jobId"].as_str().is_some_and(|job| self.names.contains_key(job));
-        if followed && matches!(status, "ERROR" | "STOPPED") {
+        let ended = matches!(status, "COMPLETE" | "ERROR" | "STOPPED");
+        let followed = ended && change["jobId"].as_str().is_some_and(|job| self.unfinished.remove(job));
+        if followed && status != "COMPLETE" {
             self.failed += 1;
         }
         let type_ = change["job"]["type"].as_str().unwrap_or("job");

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 /// Serves; with the example if `demo` is given, which says whether to end after it.
 fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
     let token = jobstream::secret::take_token()?;
-    jobstream::secret::hide_memory()?;
+    jobstream::secret::keep_to_itself()?;
     let access = options.access(token.as_deref())?;
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log {}: {error}", options.log))?;
     tracing_subscriber::fmt()

@@ -1,14 +1,17 @@
-//! The token's way out of the environment.
+//! What the process keeps to itself, first of all the token.
 //!
 //! What a process was started with can be read in `/proc/PID/environ` by every process of the same user, jobs included, for as long
 //! as it lives; removing the variable changes nothing there. So the program starts itself again without it, and hands the token
 //! over through a pipe.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::fs::Mode;
+use rustix::io::FdFlags;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 
 const TOKEN: &str = "JOBSTREAM_TOKEN";
 const ON_STDIN: &str = "JOBSTREAM_TOKEN_ON_STDIN";
@@ -33,7 +36,24 @@ pub fn take_token() -> io::Result<Option<String>> {
     Ok(Some(token))
 }
 
-/// Keeps this process's memory from other processes of the same user.
-pub fn hide_memory() -> io::Result<()> {
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+/// Keeps what this process holds to itself: its memory from other processes of the same user, its files from other users, and the
+/// descriptors that it was started with from the jobs.
+pub fn keep_to_itself() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    umask(Mode::RWXG | Mode::RWXO);
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(descriptor) = entry?.file_name().to_str().and_then(|it| it.parse::<RawFd>().ok()) else { continue };
+        if descriptor > 2 {
+            close_on_exec(descriptor);
+        }
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "a descriptor that came from outside has only its number")]
+fn close_on_exec(descriptor: RawFd) {
+    // SAFETY: it is borrowed for this call only; if it is not open, as the one that read the directory is not by now, the call
+    // fails and nothing happens.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let _ = rustix::io::fcntl_setfd(borrowed, FdFlags::CLOEXEC);
 }

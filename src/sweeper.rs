@@ -56,21 +56,21 @@ impl Sweeper {
                 break;
             }
             for job in cleared {
-                while self.store.write(move |conn, _| conn.clear_log(job, CHUNKS).boxed()).await? {}
-                self.store.write(move |conn, _| conn.remove_job(job).boxed()).await?;
+                while self.store.write(move |conn| conn.clear_log(job, CHUNKS).boxed()).await? {}
+                self.store.write(move |conn| conn.remove_job(job).boxed()).await?;
             }
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
             match tokio::fs::remove_dir_all(self.directory.repository(workspace)).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::internal(error)),
-                _ => self.store.write(move |conn, _| conn.remove_workspace(workspace).boxed()).await?,
+                _ => self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?,
             }
         }
         for pipeline in self.store.read(|conn| conn.cleared_pipelines().boxed()).await? {
-            self.store.write(move |conn, _| conn.remove_pipeline(pipeline).boxed()).await?;
+            self.store.write(move |conn| conn.remove_pipeline(pipeline).boxed()).await?;
         }
         let keep = self.keep_changes;
-        while self.store.write(move |conn, _| conn.forget_status_changes(keep, CHANGES).boxed()).await? {}
+        while self.store.write(move |conn| conn.forget_status_changes(keep, CHANGES).boxed()).await? {}
         Ok(())
     }
 }

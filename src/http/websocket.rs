@@ -26,8 +26,10 @@ const READ_BUFFER: usize = 4096;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How long a client may take to initialise the connection,
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// and to answer a close.
+/// and to answer a close, or read what is still to be told before it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// When all that has happened is taken to be told.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// Whether a request asks for a WebSocket.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -137,9 +139,20 @@ impl Connection {
                 () = sleep_until(initialise_until), if !self.initialised => {
                     return Err(Over(Some((4408, "Connection initialisation timeout"))));
                 }
-                () = closing.cancelled() => return Err(Over(Some((1012, "Service restart")))),
+                () = closing.cancelled() => {
+                    let _ = timeout(CLOSE_TIMEOUT, self.tell_what_is_left()).await;
+                    return Err(Over(Some((1012, "Service restart"))));
+                }
             }
         }
+    }
+
+    /// Tells what has happened up to now: until nothing more comes for a moment.
+    async fn tell_what_is_left(&mut self) -> Result<(), Over> {
+        while let Ok(Some((id, type_, event))) = timeout(QUIET, self.events.next()).await {
+            self.tell(id, type_, event).await?;
+        }
+        Ok(())
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), Over> {

@@ -160,7 +160,7 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
             Some(format!("Exit code {code} in {attempt}. Trying again in {backoff:?}."))
         }
         Ending::Exited { .. } | Ending::NotStarted => None,
-        Ending::Lost(what) => Some(format!("{what} in {attempt}; the job's processes are gone. {next}")),
+        Ending::Lost(what) => Some(format!("{what} This was {attempt}. {next}")),
         Ending::Interrupted if after.status == JobStatus::Queued => Some(format!(
             "The server shuts down; the job's processes were ended in {attempt}, which does not count. {next}"
         )),

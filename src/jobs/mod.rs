@@ -53,8 +53,9 @@ impl Jobs {
     {
         let jobs = self.clone();
         let stored_and_published = tokio::spawn(async move {
-            let write = jobs.store.write(move |conn, now| {
+            let write = jobs.store.write(move |conn| {
                 async move {
+                    let now = conn.now().await?;
                     let mut unit = Unit { conn, now, rings: Default::default() };
                     let result = work(&mut unit).await?;
                     Ok((result, unit.rings))

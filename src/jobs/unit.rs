@@ -60,20 +60,29 @@ pub(super) fn new_job(
 impl Unit<'_> {
     /// Queues a job of a workspace.
     pub(super) async fn queue_for_workspace(&mut self, workspace: WorkspaceId, type_: JobType) -> Result<Job, Error> {
-        self.queue(new_job(JobId::random(), workspace, None, None, type_, 1, self.now)).await
+        let now = self.conn.now().await?;
+        self.queue(new_job(JobId::random(), workspace, None, None, type_, 1, now)).await
     }
 
     /// Queues a job of a pipeline, with its definition as it is now.
     pub(super) async fn queue_for_pipeline(&mut self, pipeline: &Pipeline, type_: JobType) -> Result<Job, Error> {
         let max_attempts = if type_ == JobType::PipelineRun { pipeline.definition.max_retries + 1 } else { 1 };
         let definition = Some(pipeline.definition_id);
-        let job =
-            new_job(JobId::random(), pipeline.workspace, Some(pipeline.id), definition, type_, max_attempts, self.now);
-        self.queue(job).await
+        let now = self.conn.now().await?;
+        self.queue(new_job(
+            JobId::random(),
+            pipeline.workspace,
+            Some(pipeline.id),
+            definition,
+            type_,
+            max_attempts,
+            now,
+        ))
+        .await
     }
 
     async fn queue(&mut self, mut job: Job) -> Result<Job, Error> {
-        job.changed_position = self.conn.insert_status_change(&job, None, self.now, false).await?;
+        job.changed_position = self.conn.insert_status_change(&job, None, job.created, false).await?;
         self.conn.insert_job(&job).await?;
         self.rings.status = true;
         self.rings.queue = true;

@@ -104,7 +104,8 @@ async fn watch(
                 Ok(Report::Ended { .. }) if interrupted => Ending::Interrupted,
                 Ok(Report::Ended { code, left_behind }) => {
                     if left_behind > 0 {
-                        let _ = remarks.send(format!("Ended {left_behind} processes that the job had left behind."));
+                        let processes = if left_behind == 1 { "process" } else { "processes" };
+                        let _ = remarks.send(format!("Ended {left_behind} {processes} that the job had left behind."));
                     }
                     Ending::Exited { code, commit_id: None }
                 }
@@ -136,7 +137,7 @@ async fn watch(
 async fn lost(held: &Job) -> Ending {
     tracing::error!(job = %held.id, "the job's supervisor is gone");
     super::rescue::end_by_environment(held.id).await;
-    Ending::Lost("The job's supervisor was killed")
+    Ending::Lost("The job's supervisor was killed; what carried the job's id in its environment was ended.")
 }
 
 /// Adds what a system task has left behind to its ending.

@@ -16,6 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How much longer than its grace a supervisor may take before it is told to hurry.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long what has to be killed may take to go.
+const KILLING: Duration = Duration::from_secs(10);
+
 /// Sees to it that nothing is left of the jobs that an earlier server ran, and stores that their attempts have ended. Nothing
 /// may be started before this has returned.
 pub(super) async fn run(runner: &Runner) -> Result<(), Error> {
@@ -39,7 +42,7 @@ async fn rescue(runner: &Runner, job: Job) -> Result<(), Error> {
     }
     end_by_environment(job.id).await;
     let _ = tokio::fs::remove_dir_all(runner.directory.task(job.id)).await;
-    let ending = Ending::Lost("The server ended while the job was running");
+    let ending = Ending::Lost("The server ended while the job was running; what the job had started was ended too.");
     let end = || runner.jobs.end(&job, ending.clone(), LogLines::default());
     let job = until_stored("a rescued job's end", &job, end).await?;
     tracing::warn!(job = %job.id, status = %job.status, "rescued a job");
@@ -65,13 +68,18 @@ async fn supervisor_gone(identity: &SupervisorIdentity, patience: Duration) {
     }
 }
 
-/// Kills what carries the job's id in its environment, until nothing does: for a job whose supervisor could not do it.
+/// Kills what carries the job's id in its environment, until nothing does: for a job whose supervisor could not do it. What
+/// cannot be killed, as a setuid program cannot by another user, is left after a while.
 pub(super) async fn end_by_environment(job: JobId) {
     let id = job.to_string();
+    let started = Instant::now();
     loop {
         let left = Process::with_variable("JOBSTREAM_JOB_ID", &id);
         if left.is_empty() {
             return;
+        }
+        if started.elapsed() > KILLING {
+            return tracing::error!(%job, processes = ?left, "processes of a job cannot be killed");
         }
         left.into_iter().for_each(|process| process.signal(Signal::KILL));
         tokio::time::sleep(LOOK_EVERY).await;

@@ -9,7 +9,9 @@ use diesel::query_dsl::methods::{ExecuteDsl, LoadQuery};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::clock::Clock;
 use crate::error::Error;
+use crate::model::Timestamp;
 
 /// A query that yields rows of `U`.
 pub(super) trait Rows<'q, U>: LoadQuery<'q, SqliteConnection, U> + Send {}
@@ -22,6 +24,7 @@ impl<Q: ExecuteDsl<SqliteConnection> + Send> Statement for Q {}
 /// A connection inside a transaction. What it can do is said by the other files of this module, a table each.
 pub struct Conn {
     sqlite: SqliteConnection,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Conn {
@@ -31,8 +34,13 @@ impl std::fmt::Debug for Conn {
 }
 
 impl Conn {
-    pub(super) fn new(sqlite: SqliteConnection) -> Self {
-        Self { sqlite }
+    pub(super) fn new(sqlite: SqliteConnection, clock: Clock) -> Self {
+        Self { sqlite, clock }
+    }
+
+    /// The store's clock: a moment later than every one before.
+    pub async fn now(&mut self) -> Result<Timestamp, Error> {
+        Ok(self.clock.now())
     }
 
     pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error> {

@@ -25,7 +25,6 @@ use std::path::Path;
 use futures_util::future::BoxFuture;
 
 use crate::error::Error;
-use crate::model::Timestamp;
 
 pub use conn::Conn;
 pub use jobs::JobFilter;
@@ -84,13 +83,10 @@ pub struct Store {
 impl Store {
     /// Opens the SQLite database at `path`, creating it if need be, and brings its schema up to date.
     pub fn open_sqlite(path: &Path, synchronous: Synchronous) -> Result<Self, Error> {
-        let writer = sqlite::open_writer(path, synchronous)?;
-        let store = Self {
-            writer: writer::Writer::start(writer)?,
-            readers: readers::Readers::new(path.to_owned()),
-            clock: clock::Clock::default(),
-        };
-        Ok(store)
+        let clock = clock::Clock::default();
+        let writer = sqlite::open_writer(path, synchronous, clock.clone())?;
+        let readers = readers::Readers::new(path.to_owned(), clock.clone());
+        Ok(Self { writer: writer::Writer::start(writer)?, readers, clock })
     }
 
     /// Runs `work` on a snapshot of the database. It cannot write.
@@ -102,15 +98,14 @@ impl Store {
         self.readers.run(work).await
     }
 
-    /// Runs `work` alone in a transaction, at the moment that it is given, and answers when that is committed. If `work`
-    /// answers an error, nothing of it is stored. It runs to its end even if the caller stops waiting.
+    /// Runs `work` alone in a transaction, and answers when that is committed. If `work` answers an error, nothing of it is
+    /// stored. It runs to its end even if the caller stops waiting.
     pub async fn write<R, W>(&self, work: W) -> Result<R, Error>
     where
-        W: for<'c> FnOnce(&'c mut Conn, Timestamp) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        let clock = self.clock.clone();
-        self.writer.run(move |conn| work(conn, clock.now())).await
+        self.writer.run(work).await
     }
 
     /// Sees to it that the store's clock is ahead of everything stored, also if the machine's was set back.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
+use super::clock::Clock;
 use super::conn::Conn;
 use super::sqlite;
 use crate::error::Error;
@@ -17,13 +18,14 @@ const READERS: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Readers {
     path: Arc<Path>,
+    clock: Clock,
     turns: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Conn>>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+    pub(super) fn new(path: PathBuf, clock: Clock) -> Self {
+        Self { path: path.into(), clock, turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
     }
 
     /// Runs `work` on a snapshot.
@@ -39,7 +41,7 @@ impl Readers {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut conn = match idle {
                 Some(conn) => conn,
-                None => sqlite::open_reader(&readers.path)?,
+                None => sqlite::open_reader(&readers.path, readers.clock.clone())?,
             };
             conn.control("BEGIN")?;
             let result = conn.complete(work);

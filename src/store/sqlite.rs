@@ -6,6 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
+use super::clock::Clock;
 use super::conn::Conn;
 use crate::error::Error;
 
@@ -23,7 +24,7 @@ pub enum Synchronous {
 }
 
 /// Opens the one connection that writes, and brings the schema up to date on it.
-pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conn, Error> {
+pub(super) fn open_writer(path: &Path, synchronous: Synchronous, clock: Clock) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     let synchronous = match synchronous {
         Synchronous::Normal => "NORMAL",
@@ -33,14 +34,14 @@ pub(super) fn open_writer(path: &Path, synchronous: Synchronous) -> Result<Conn,
     sqlite.batch_execute(&pragmas)?;
     refuse_newer_schema(&mut sqlite)?;
     sqlite.run_pending_migrations(MIGRATIONS).map_err(Error::internal)?;
-    Ok(Conn::new(sqlite))
+    Ok(Conn::new(sqlite, clock))
 }
 
 /// Opens a connection that only reads. Only after the writer: a reader cannot switch to the write-ahead log.
-pub(super) fn open_reader(path: &Path) -> Result<Conn, Error> {
+pub(super) fn open_reader(path: &Path, clock: Clock) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     sqlite.batch_execute(&format!("{COMMON} PRAGMA query_only = ON;"))?;
-    Ok(Conn::new(sqlite))
+    Ok(Conn::new(sqlite, clock))
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {
