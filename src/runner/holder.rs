@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::Child;
@@ -63,6 +64,10 @@ impl Holder {
 
     /// Has it end what it holds.
     pub(super) async fn end(&mut self) -> io::Result<()> {
+        // The job may have suspended it, and a stop or a timeout has to end that too.
+        if let Some(process) = Process::of_supervisor(&self.identity) {
+            process.signal(Signal::CONT);
+        }
         self.socket.get_mut().write_all(&line(&Order::End)?).await
     }
 

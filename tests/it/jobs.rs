@@ -290,3 +290,18 @@ async fn an_attempt_is_numbered_in_the_environment() {
     assert_eq!(server.final_job(&job).await["status"], "ERROR");
     assert_eq!(lines_of(&attempts, 3).await, ["1", "2", "3"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_definition_can_be_run() {
+    let server = TestServer::start();
+    let workspace = server.workspace("Workspace").await;
+    let end = "\necho ${#TAP_P0} ${#TAP_P6}";
+    let script = format!("#{}{end}", "x".repeat(100 * 1024 - end.len() - 1));
+    let value = "v".repeat(64 * 1024);
+    let properties: Vec<Value> =
+        (0..7).map(|number| json!({ "name": format!("tap.p{number}"), "value": value })).collect();
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": properties });
+    let job = server.run(&server.pipeline_with(input).await).await;
+    assert_eq!(server.final_job(&job).await["status"], "COMPLETE", "{}", server.log_text(&job).await);
+    assert_eq!(server.log_text(&job).await, "65536 65536\n");
+}

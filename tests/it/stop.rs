@@ -112,6 +112,11 @@ async fn stop_ends_a_process_whose_first_thread_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stop_ends_a_job_that_has_suspended_its_supervisor() {
+    stop_ends_all(|pids| format!("kill -STOP $PPID\n{} &\nwait", noted_sleep(pids)), 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queued_job_stops_at_once() {
     let server = TestServer::with(&["--slots", "1"]);
     let gate = server.scratch().join("gate");
