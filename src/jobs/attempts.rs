@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Ending, Jobs, Unit, state};
+use super::{Ending, Holder, Jobs, Unit, state};
 use crate::error::Error;
 use crate::model::{
     Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Timestamp,
@@ -160,7 +160,12 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
             Some(format!("Exit code {code} in {attempt}. Trying again in {backoff:?}."))
         }
         Ending::Exited { .. } | Ending::NotStarted => None,
-        Ending::Lost(what) => Some(format!("{what} This was {attempt}. {next}")),
+        Ending::Lost(Holder::Server) => Some(format!(
+            "The server ended while the job was running, in {attempt}. What the job had started is ended too. {next}"
+        )),
+        Ending::Lost(Holder::Supervisor) => Some(format!(
+            "The job's supervisor was killed in {attempt}. What carried the job's id in its environment is ended. {next}"
+        )),
         Ending::Interrupted if after.status == JobStatus::Queued => Some(format!(
             "The server shuts down; the job's processes were ended in {attempt}, which does not count. {next}"
         )),

@@ -24,7 +24,7 @@ use crate::store::Store;
 
 pub use attempts::{Claim, Claimed};
 pub use pipelines::{NewPipeline, PipelineChanges};
-pub use state::Ending;
+pub use state::{Ending, Holder};
 pub use validate::{email as check_email, workspace_name as check_workspace_name};
 
 use unit::Unit;

@@ -24,10 +24,19 @@ pub enum Ending {
     },
     /// It could not be started, and another try would not help.
     NotStarted,
-    /// Who held it died, as said here; all that the attempt started is gone.
-    Lost(&'static str),
+    /// Who held it died; what the attempt started is ended.
+    Lost(Holder),
     /// The server shuts down; all that the attempt started is gone.
     Interrupted,
+}
+
+/// Who holds a job's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The server, through a supervisor.
+    Server,
+    /// The supervisor.
+    Supervisor,
 }
 
 /// The next state of a job that a runner takes.
@@ -127,7 +136,7 @@ mod tests {
             Just(Step::Start),
             prop_oneof![Just(JobStopReason::Requested), Just(JobStopReason::Timeout)].prop_map(Step::Stop),
             (0..3).prop_map(|code| Step::End(Ending::Exited { code, commit_id: None })),
-            prop_oneof![Just(Ending::NotStarted), Just(Ending::Lost("killed")), Just(Ending::Interrupted)]
+            prop_oneof![Just(Ending::NotStarted), Just(Ending::Lost(Holder::Server)), Just(Ending::Interrupted)]
                 .prop_map(Step::End),
             Just(Step::CompleteUserTask),
         ]

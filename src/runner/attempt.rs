@@ -11,7 +11,7 @@ use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
 use super::{Runner, command};
 use crate::error::Error;
-use crate::jobs::{Claimed, Ending};
+use crate::jobs::{self, Claimed, Ending};
 use crate::model::{Job, JobType, LogLines, LogStream, Timestamp};
 use crate::supervisor::protocol::{Command, Report};
 use crate::task;
@@ -137,7 +137,7 @@ async fn watch(
 async fn lost(held: &Job) -> Ending {
     tracing::error!(job = %held.id, "the job's supervisor is gone");
     super::rescue::end_by_environment(held.id).await;
-    Ending::Lost("The job's supervisor was killed; what carried the job's id in its environment was ended.")
+    Ending::Lost(jobs::Holder::Supervisor)
 }
 
 /// Adds what a system task has left behind to its ending.

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::Runner;
 use super::output::until_stored;
 use crate::error::Error;
-use crate::jobs::Ending;
+use crate::jobs::{Ending, Holder};
 use crate::model::{Job, JobId, LogLines, SupervisorIdentity};
 use crate::processes::Process;
 
@@ -42,7 +42,7 @@ async fn rescue(runner: &Runner, job: Job) -> Result<(), Error> {
     }
     end_by_environment(job.id).await;
     let _ = tokio::fs::remove_dir_all(runner.directory.task(job.id)).await;
-    let ending = Ending::Lost("The server ended while the job was running; what the job had started was ended too.");
+    let ending = Ending::Lost(Holder::Server);
     let end = || runner.jobs.end(&job, ending.clone(), LogLines::default());
     let job = until_stored("a rescued job's end", &job, end).await?;
     tracing::warn!(job = %job.id, status = %job.status, "rescued a job");
