@@ -103,7 +103,7 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
 
-    /// Origins, such as https://app.example.com, whose pages may open a WebSocket, beside the server's own and this machine's: repeated,
+    /// Origins, such as `https://app.example.com`, whose pages may open a WebSocket, beside the server's own and this machine's: repeated,
     /// or separated by commas.
     #[arg(long, env = "JOBSTREAM_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,

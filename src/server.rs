@@ -67,7 +67,7 @@ impl Server {
     pub async fn serve_until_told(mut self) -> Result<(), Failure> {
         let mut told = Told::new()?;
         tokio::select! {
-            () = told.to_end() => self.shut_down(told).await,
+            () = told.wait() => self.shut_down(told).await,
             ended = &mut self.http => Err(format!("the listener has ended: {ended:?}").into()),
             Ok(Err(error)) = &mut self.runner => Err(format!("the runner has ended: {error:?}").into()),
         }
@@ -89,7 +89,7 @@ impl Server {
         let drained = tokio::select! {
             drained = &mut self.runner => Some(drained),
             () = sleep(self.options.shutdown_grace) => None,
-            () = told.to_end() => None,
+            () = told.wait() => None,
         };
         let ended = match drained {
             Some(ended) => ended,
@@ -132,7 +132,7 @@ impl Told {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn to_end(&mut self) {
+    async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

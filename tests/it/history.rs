@@ -124,15 +124,15 @@ fn check_mutations(history: &[Event], state: &FinalState, found: &mut Vec<Violat
                     found.push(Violation::AcknowledgedIsLost(format!("job {job}")));
                 }
             }
-            Event::Acknowledged(Wish::CreateJob { pipeline, job }) => {
-                if !state.jobs.contains_key(job) && !pipeline_doomed(pipeline) && !job_doomed(job) {
-                    found.push(Violation::AcknowledgedIsLost(format!("job {job}")));
-                }
+            Event::Acknowledged(Wish::CreateJob { pipeline, job })
+                if !state.jobs.contains_key(job) && !pipeline_doomed(pipeline) && !job_doomed(job) =>
+            {
+                found.push(Violation::AcknowledgedIsLost(format!("job {job}")));
             }
-            Event::Acknowledged(Wish::Stop { job }) => {
-                if state.jobs.get(job).is_some_and(|it| it.status != "STOPPED" || !it.stop_requested) {
-                    found.push(Violation::StopIgnored(job.clone()));
-                }
+            Event::Acknowledged(Wish::Stop { job })
+                if state.jobs.get(job).is_some_and(|it| it.status != "STOPPED" || !it.stop_requested) =>
+            {
+                found.push(Violation::StopIgnored(job.clone()));
             }
             Event::Acknowledged(Wish::DeleteJob { job }) if state.jobs.contains_key(job) => {
                 found.push(Violation::DeletedIsThere(format!("job {job}")));
