@@ -1,11 +1,12 @@
 //! The whole server: what is started, in which order, and how it ends.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Options;
 use crate::directory::Directory;
@@ -16,6 +17,9 @@ use crate::jobs::Jobs;
 use crate::runner::{Runner, Shutdown};
 use crate::store::Store;
 use crate::sweeper::Sweeper;
+
+/// How long storing the ends of jobs may take, when the server is to end.
+const STORING: Duration = Duration::from_secs(10);
 
 /// Why a server does not start, or does not go on, as it is told to whoever started it.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -96,7 +100,11 @@ impl Server {
             None => {
                 tracing::info!("ending the jobs that still run; they are queued again");
                 self.shutdown.interrupt();
-                (&mut self.runner).await
+                // If the database cannot be written, how they ended cannot be stored: the next server finds that out.
+                let patience = self.options.stop_grace + STORING;
+                timeout(patience, &mut self.runner)
+                    .await
+                    .map_err(|_| "how the jobs ended could not be stored in time")?
             }
         };
         self.sweeper.abort();

@@ -3,7 +3,10 @@
 //! A deletion is accepted at once; rows, logs and repositories go here, in small steps between which others can write. What
 //! a crash leaves undone is found again at the next start.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -61,8 +64,13 @@ impl Sweeper {
             }
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
-            match tokio::fs::remove_dir_all(self.directory.repository(workspace)).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::internal(error)),
+            let repository = self.directory.repository(workspace);
+            let removed = tokio::task::spawn_blocking(move || remove_tree(&repository)).await;
+            match removed.map_err(Error::internal)? {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // It must not keep the others from being cleared away.
+                    tracing::error!(%workspace, %error, "a deleted workspace's repository cannot be removed; trying again later");
+                }
                 _ => self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?,
             }
         }
@@ -73,4 +81,30 @@ impl Sweeper {
         while self.store.write(move |conn| conn.forget_status_changes(keep, CHANGES).boxed()).await? {}
         Ok(())
     }
+}
+
+/// Removes a directory with all that jobs have put there, also below directories that they made read-only.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_directories(path)?;
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+fn open_directories(path: &Path) -> io::Result<()> {
+    let mut found = vec![path.to_owned()];
+    while let Some(directory) = found.pop() {
+        fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            // A link to a directory is none.
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ fn can_mount() -> bool {
     command.args(UNSHARE).args(["sh", "-c", ON_SMALL_DISK, "sh"]).arg(directory.path()).arg("true");
     let can = command.status().is_ok_and(|status| status.success());
     if !can {
-        let why = "NOT TESTED: a full disk. `unshare --user --map-root-user --mount` is not permitted here.";
+        let why = "SKIPPED: a full disk. `unshare --user --map-root-user --mount` is not permitted here.";
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
         eprintln!("{why}");
     }
@@ -32,7 +32,7 @@ fn start() -> TestServer {
         words.push(data.to_str().expect("UTF-8").to_owned());
         words
     };
-    TestServer::wrapped(wrapper, &["--slots", "2"])
+    TestServer::wrapped(wrapper, &["--slots", "2", "--stop-grace", "0.5"])
 }
 
 /// The server's data directory as the server sees it.
@@ -100,4 +100,25 @@ async fn a_job_waits_while_the_disk_is_full_and_no_line_is_lost() {
         _ => server.run(&other).await,
     };
     assert_eq!(server.final_job(&after).await["status"], "COMPLETE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_full_disk_ends_when_it_is_told_to() {
+    if !can_mount() {
+        return;
+    }
+    let mut server = start();
+    let workspace = server.workspace("Workspace").await;
+    let pipeline = server.pipeline(&workspace, "P", "base64 /dev/urandom").await;
+    let ballast = seen_by(&server).join("ballast");
+    std::fs::write(&ballast, vec![b'x'; 56 << 20]).expect("there is room for the ballast");
+    server.run(&pipeline).await;
+    let complaint = async || server.log().contains("cannot be stored yet; the job waits").then_some(());
+    eventually("the server says that the disk is full", complaint).await;
+    server.terminate();
+    let told = async || server.log().contains("shutting down").then_some(());
+    eventually("the server has heard it", told).await;
+    server.terminate();
+    // How the job ended cannot be stored, so this is no success.
+    assert_eq!(server.ended().await.code(), Some(1), "{}", server.log());
 }

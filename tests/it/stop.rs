@@ -1,5 +1,6 @@
 //! Stopping and deleting: nothing of a job is left, and nothing of it can be seen.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use jobstream::client::ClientError;
@@ -346,4 +347,25 @@ async fn a_workspace_that_is_deleted_takes_everything_with_it() {
     assert!(server.data_directory().join("repositories").join(other).exists());
     // The name is free.
     server.workspace("Workspace").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_goes_although_a_job_has_made_directories_read_only() {
+    // Nothing is read-only to root, so the server must not be that.
+    let as_nobody = |data: &Path| {
+        let directory = data.parent().expect("its directory");
+        if std::fs::metadata("/proc/self").expect("it").uid() != 0 {
+            return Vec::new();
+        }
+        std::os::unix::fs::chown(directory, Some(65534), None).expect("its owner");
+        ["setpriv", "--reuid=65534", "--clear-groups"].map(str::to_owned).to_vec()
+    };
+    let server = TestServer::wrapped(as_nobody, GRACE);
+    let workspace = server.workspace("Workspace").await;
+    let pipeline = server.pipeline(&workspace, "P", "mkdir -p a/b; touch a/b/c; ln -s / a/root; chmod 555 a/b a").await;
+    assert_eq!(server.final_job(&server.run(&pipeline).await).await["status"], "COMPLETE");
+    let repository = server.data_directory().join("repositories").join(&workspace);
+    server.delete("Workspace", &workspace).await;
+    eventually("the repository goes", async || (!repository.exists()).then_some(())).await;
+    eventually("its row goes", async || (server.count_rows("workspaces") == 0).then_some(())).await;
 }

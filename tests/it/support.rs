@@ -64,7 +64,8 @@ impl TestServer {
     pub fn wrapped(wrapper: impl FnOnce(&Path) -> Vec<String>, arguments: &[&str]) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         let wrapper = wrapper(&directory.path().join("data"));
-        Self::on(directory, wrapper, arguments.iter().map(ToString::to_string).collect(), Vec::new())
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        Self::on(directory, wrapper, arguments, Vec::new())
     }
 
     fn on(
