@@ -1,11 +1,12 @@
 //! How fast the server is, as ratios against what the machine does without it, measured side by side in one run.
 //!
-//! `cargo bench` runs everything; `cargo bench -- jobs lines page latency memory` some of it. Machines are noisy, so each figure is
+//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page latency durability memory` some of it. Machines are noisy, so each figure is
 //! the median of several rounds, in which the server and what it is compared with take turns.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be run says why by panicking")]
 
 mod bare;
+mod durability;
 mod jobs;
 mod latency;
 mod lines;
@@ -34,6 +35,9 @@ fn main() {
         }
         if wanted("latency") {
             latency::run().await;
+        }
+        if wanted("durability") {
+            durability::run().await;
         }
         if wanted("memory") {
             memory::run().await;

@@ -22,10 +22,16 @@ pub struct Server {
 impl Server {
     /// Starts a server that runs so many jobs at a time.
     pub async fn start(slots: usize) -> Self {
+        Self::with(slots, &[]).await
+    }
+
+    /// Starts a server with further options.
+    pub async fn with(slots: usize, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut process = Command::new(env!("CARGO_BIN_EXE_jobstream"))
             .args(["serve", "--listen", "127.0.0.1:0", "--slots", &slots.to_string(), "--data-dir"])
             .arg(directory.path().join("data"))
+            .args(options)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
