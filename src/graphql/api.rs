@@ -1,26 +1,32 @@
 //! Carrying out GraphQL requests, for whatever transport brings them.
 
 use async_graphql::{
-    ErrorExtensionValues, Executor, PathSegment, Request, Response, Schema, SchemaBuilder, ServerError,
+    ErrorExtensionValues, Executor, PathSegment, Pos, Request, Response, Schema, SchemaBuilder, ServerError,
 };
 use futures_util::stream::{BoxStream, StreamExt};
 
 use super::job::JobConnection;
+use super::limits;
 use super::loaders::Loaders;
 use super::mutation::Mutation;
 use super::pipeline::PipelineConnection;
 use super::query::Query;
 use super::subscription::Subscription;
 use super::workspace::WorkspaceConnection;
-use crate::error::Problem;
+use crate::error::{Error, Problem};
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::store::Store;
 
-/// What is nested deeper than this, or asks for more fields than this, is refused before it is run.
+/// What is nested deeper than this, or asks for more fields than this, is refused before it is run. The introspection that GraphiQL
+/// asks for is the deepest that has to pass.
 const DEEPEST: usize = 20;
-const DEEPEST_RECURSION: usize = 16;
+const DEEPEST_RECURSION: usize = 24;
 const MOST_COMPLEX: usize = 2_000;
+const MOST_SELECTIONS: u64 = 10_000;
+
+/// The code of what the schema refuses.
+const INVALID: &str = "GRAPHQL_VALIDATION_FAILED";
 
 /// The schema with all that its resolvers need. Clones share it.
 #[derive(Clone)]
@@ -50,24 +56,39 @@ impl Api {
     }
 
     /// Carries out a query or mutation.
-    pub async fn execute(&self, mut request: Request) -> Response {
-        if let Err(error) = request.parsed_query() {
-            return with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED");
+    pub async fn execute(&self, request: Request) -> Response {
+        match self.prepare(request) {
+            Ok(request) => with_codes(self.schema.execute(request).await, INVALID),
+            Err(refused) => refused,
         }
-        let request = request.data(Loaders::new(&self.store));
-        with_codes(self.schema.execute(request).await, "GRAPHQL_VALIDATION_FAILED")
     }
 
     /// Carries out any operation; a query or mutation gives one response. A response without data whose errors have no path
     /// says that the operation was refused, and is the only one.
-    pub fn stream(&self, mut request: Request) -> BoxStream<'static, Response> {
-        if let Err(error) = request.parsed_query() {
-            let refused = with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED");
-            return futures_util::stream::iter([refused]).boxed();
+    pub fn stream(&self, request: Request) -> BoxStream<'static, Response> {
+        match self.prepare(request) {
+            Ok(request) => {
+                let responses = Executor::execute_stream(&self.schema, request, None);
+                responses.map(|response| with_codes(response, INVALID)).boxed()
+            }
+            Err(refused) => futures_util::stream::iter([refused]).boxed(),
         }
-        let request = request.data(Loaders::new(&self.store));
-        let responses = Executor::execute_stream(&self.schema, request, None);
-        responses.map(|response| with_codes(response, "GRAPHQL_VALIDATION_FAILED")).boxed()
+    }
+
+    /// Makes a request ready to be carried out, or refuses it for what can be told from its document alone.
+    fn prepare(&self, mut request: Request) -> Result<Request, Response> {
+        match request.parsed_query().map(limits::selections) {
+            Ok(selections) if selections <= MOST_SELECTIONS => Ok(request.data(Loaders::new(&self.store))),
+            Ok(_) => {
+                let message =
+                    format!("A document stands for at most {MOST_SELECTIONS} selections, fragments written out.");
+                let mut error =
+                    async_graphql::Error::from(Error::LimitExceeded(message)).into_server_error(Pos::default());
+                error.locations.clear(); // it is everywhere
+                Err(Response::from_errors(vec![error]))
+            }
+            Err(error) => Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED")),
+        }
     }
 }
 

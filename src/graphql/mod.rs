@@ -8,6 +8,7 @@ mod errors;
 mod input;
 mod invitation;
 mod job;
+mod limits;
 mod lines;
 mod loaders;
 mod log;

@@ -155,3 +155,30 @@ async fn what_is_nested_too_deep_or_too_complex_is_refused() {
     let complex = format!("{{ {} }}", many.join(" "));
     assert_eq!(server.code(&complex, json!({})).await, "LIMIT_EXCEEDED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fragments_that_double_are_refused() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let spreads = |levels: usize| {
+        let double = |level: usize| format!("fragment f{level} on Query {{ ...f{next} ...f{next} }}", next = level + 1);
+        let fragments: Vec<String> = (0..levels).map(double).collect();
+        format!("{{ ...f0 }} {} fragment f{levels} on Query {{ __typename }}", fragments.join(" "))
+    };
+    assert_eq!(server.data(&spreads(3), json!({})).await, json!({ "__typename": "Query" }));
+    assert_eq!(server.code(&spreads(22), json!({})).await, "LIMIT_EXCEEDED");
+    assert_eq!(server.code(&spreads(200), json!({})).await, "LIMIT_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_introspection_of_tools_is_answered() {
+    let server = TestServer::with(&["--slots", "0"]);
+    // As deep as the one that the graphql package sends, which GraphiQL and code generators use.
+    let type_ref = format!("{}kind name{}", "kind name ofType { ".repeat(10), " }".repeat(10));
+    let query = format!(
+        "{{ __schema {{ types {{ ...FullType }} }} }} \
+         fragment FullType on __Type {{ fields {{ args {{ ...InputValue }} type {{ ...TypeRef }} }} }} \
+         fragment InputValue on __InputValue {{ type {{ ...TypeRef }} }} fragment TypeRef on __Type {{ {type_ref} }}"
+    );
+    let types = server.data(&query, json!({})).await;
+    assert!(types["__schema"]["types"].as_array().is_some_and(|types| types.len() > 40), "{types}");
+}
