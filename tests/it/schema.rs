@@ -166,7 +166,11 @@ async fn fragments_that_double_are_refused() {
     };
     assert_eq!(server.data(&spreads(3), json!({})).await, json!({ "__typename": "Query" }));
     assert_eq!(server.code(&spreads(22), json!({})).await, "LIMIT_EXCEEDED");
-    assert_eq!(server.code(&spreads(200), json!({})).await, "LIMIT_EXCEEDED");
+    // A chain that is as long as a request can be.
+    let link = |level: usize| format!("fragment f{level} on Query {{ ...f{next} }}", next = level + 1);
+    let chain: Vec<String> = (0..40_000).map(link).collect();
+    let chain = format!("{{ ...f0 }} {} fragment f40000 on Query {{ __typename }}", chain.join(" "));
+    assert_eq!(server.code(&chain, json!({})).await, "LIMIT_EXCEEDED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
