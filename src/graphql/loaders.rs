@@ -1,6 +1,7 @@
 //! Neighbours, many at a time: one query for all the workspaces that a list of jobs asks for.
 //!
-//! Made anew for each request, so that nothing is shared between requests, and nothing is stale in a long one.
+//! A loader waits a millisecond for others that ask, so a lookup that stands alone goes straight to the store. Loaders are made anew
+//! for each request, so that nothing is shared between requests, and nothing is stale in a long one.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use async_graphql::dataloader::{DataLoader, Loader};
 use futures_util::FutureExt;
 
 use crate::error::Error;
-use crate::model::{Job, JobId, Pipeline, PipelineId, Workspace, WorkspaceId};
+use crate::model::{Pipeline, PipelineId, Workspace, WorkspaceId};
 use crate::store::Store;
 
 /// The loaders of one request.
@@ -37,11 +38,6 @@ pub(super) async fn pipeline(ctx: &Context<'_>, id: PipelineId) -> Result<Option
     ctx.data_unchecked::<Loaders>().by_id.load_one(id).await
 }
 
-/// The job with this id, if it is there.
-pub(super) async fn job(ctx: &Context<'_>, id: JobId) -> Result<Option<Job>, Error> {
-    ctx.data_unchecked::<Loaders>().by_id.load_one(id).await
-}
-
 impl Loader<WorkspaceId> for ById {
     type Value = Workspace;
     type Error = Error;
@@ -60,17 +56,6 @@ impl Loader<PipelineId> for ById {
     async fn load(&self, ids: &[PipelineId]) -> Result<HashMap<PipelineId, Pipeline>, Error> {
         let ids = ids.to_vec();
         let found = self.store.read(move |conn| async move { conn.pipelines_by_id(&ids).await }.boxed()).await?;
-        Ok(found.into_iter().map(|it| (it.id, it)).collect())
-    }
-}
-
-impl Loader<JobId> for ById {
-    type Value = Job;
-    type Error = Error;
-
-    async fn load(&self, ids: &[JobId]) -> Result<HashMap<JobId, Job>, Error> {
-        let ids = ids.to_vec();
-        let found = self.store.read(move |conn| async move { conn.jobs_by_id(&ids).await }.boxed()).await?;
         Ok(found.into_iter().map(|it| (it.id, it)).collect())
     }
 }

@@ -6,7 +6,6 @@ use futures_util::{FutureExt, Stream};
 
 use super::connection::{stream_cursor, stream_position};
 use super::job::Job;
-use super::loaders;
 use super::log::{self, JobLogs, LogRequest};
 use super::scalars::{Ids, id};
 use crate::error::{Error, both};
@@ -212,6 +211,7 @@ impl JobStatusChange {
 
     /// The job as it is now: null if it has been deleted.
     async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
-        Ok(loaders::job(ctx, self.change.job).await?.map(Job))
+        let id = self.change.job;
+        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
     }
 }

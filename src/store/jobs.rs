@@ -56,12 +56,6 @@ impl Conn {
         self.optional(jobs::table.find(id).select(Job::as_select())).await
     }
 
-    /// The jobs with these ids that are not deleted, in no order.
-    pub async fn jobs_by_id(&mut self, ids: &[JobId]) -> Result<Vec<Job>, Error> {
-        self.all(jobs::table.filter(jobs::id.eq_any(ids)).filter(jobs::deleted.is_null()).select(Job::as_select()))
-            .await
-    }
-
     /// Jobs, newest first.
     pub async fn jobs(&mut self, filter: JobFilter, request: PageRequest<JobPosition>) -> Result<Page<Job>, Error> {
         use jobs::{created, deleted, id, pipeline, status, type_, workspace};
