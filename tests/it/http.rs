@@ -3,7 +3,7 @@
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, eventually, signal, text, until_there_is};
+use crate::support::{TestServer, eventually, signal, text, wait_for};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 
@@ -224,7 +224,7 @@ async fn a_log_is_served_as_it_was_printed_and_as_json_lines() {
 async fn a_log_of_a_running_job_is_served_as_far_as_it_is() {
     let server = TestServer::start();
     let go = server.scratch().join("go");
-    let job = server.run_script(&format!("echo a; {}; echo b", until_there_is(&go))).await;
+    let job = server.run_script(&format!("echo a; {}; echo b", wait_for(&go))).await;
     server.line_appears(&job, "a").await;
     assert_eq!(server.log_text(&job).await, "a\n");
     std::fs::write(&go, "").expect("a file");
@@ -255,7 +255,7 @@ async fn a_log_that_is_not_there_says_why() {
 async fn a_server_that_drains_is_alive_and_answers_but_is_not_ready() {
     let mut server = TestServer::with(&["--shutdown-grace", "600"]);
     let go = server.scratch().join("go");
-    let job = server.run_script(&format!("echo up; {}", until_there_is(&go))).await;
+    let job = server.run_script(&format!("echo up; {}", wait_for(&go))).await;
     server.line_appears(&job, "up").await;
     assert_eq!(
         (get(&server, "/healthz").await.status(), get(&server, "/readyz").await.status()),

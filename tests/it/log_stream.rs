@@ -3,7 +3,7 @@
 use jobstream::client::{Client, ClientError, Said};
 use serde_json::{Value, json};
 
-use crate::support::{Refusal, TestServer, text, until_there_is, within};
+use crate::support::{Refusal, TestServer, text, wait_for, within};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const STREAM: &str = "subscription($id: ID!, $from: Int! = 0) { jobLogs(jobId: $id, sequence: $from) { \
@@ -91,7 +91,7 @@ async fn a_long_log_is_delivered_whole_and_in_order() {
 async fn lines_are_delivered_while_the_job_runs_and_reading_goes_on_where_it_was() {
     let server = TestServer::start();
     let (one, two) = (server.scratch().join("one"), server.scratch().join("two"));
-    let script = format!("echo a; {}; echo b; echo c; {}; echo d", until_there_is(&one), until_there_is(&two));
+    let script = format!("echo a; {}; echo b; echo c; {}; echo d", wait_for(&one), wait_for(&two));
     let job = server.run_script(&script).await;
     let mut first = Logs::from(&server, &job, 0).await;
     let mut beyond = Logs::from(&server, &job, 2).await;
@@ -117,7 +117,7 @@ async fn lines_are_delivered_while_the_job_runs_and_reading_goes_on_where_it_was
 async fn a_log_that_ends_before_the_line_that_was_asked_for_says_where() {
     let server = TestServer::start();
     let go = server.scratch().join("go");
-    let job = server.run_script(&format!("echo a; {}; echo b", until_there_is(&go))).await;
+    let job = server.run_script(&format!("echo a; {}; echo b", wait_for(&go))).await;
     server.line_appears(&job, "a").await;
     let logs = Logs::from(&server, &job, 100).await;
     std::fs::write(&go, "").expect("a file");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text, until_there_is};
+use crate::support::{TestServer, text, wait_for};
 
 /// Runs git in a repository, and answers what it prints.
 pub fn git(repository: &Path, arguments: &[&str]) -> String {
@@ -182,7 +182,7 @@ async fn what_waits_for_a_pipeline_that_fails_ends_with_an_error() {
     let workspace = server.workspace("W").await;
     let go = server.scratch().join("go");
     // It takes the repository away, after what is to fail has been queued.
-    let script = format!("{}; rm -rf pipelines; touch pipelines", until_there_is(&go));
+    let script = format!("{}; rm -rf pipelines; touch pipelines", wait_for(&go));
     let blocking = server.run(&server.pipeline(&workspace, "Blocker", &script).await).await;
     server.job_is(&blocking, "RUNNING").await;
     let input = json!({ "workspaceId": workspace, "name": "P", "script": "true" });

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text, until_there_is};
+use crate::support::{TestServer, text, wait_for};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const FIELDS: &str = "id name status created lastModified schedule timeout maxRetries script dataComponents actions \
@@ -327,7 +327,7 @@ async fn a_run_uses_the_definition_that_was_stored_when_it_was_queued() {
     });
     let pipeline = server.pipeline_with(input).await;
     let go = server.scratch().join("go");
-    let blocker = server.pipeline(&workspace, "Blocker", &until_there_is(&go)).await;
+    let blocker = server.pipeline(&workspace, "Blocker", &wait_for(&go)).await;
     let blocking = server.run(&blocker).await;
     server.job_is(&blocking, "RUNNING").await;
     let queued = server.run(&pipeline).await;

@@ -3,7 +3,7 @@
 use jobstream::client::{Client, ClientError, Said};
 use serde_json::{Value, json};
 
-use crate::support::{Refusal, TestServer, eventually, text, until_there_is, within};
+use crate::support::{Refusal, TestServer, eventually, text, wait_for, within};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const STREAM: &str = "subscription($workspaceId: ID, $pipelineId: ID, $jobId: ID, $after: String) { \
@@ -85,7 +85,7 @@ async fn it_begins_with_the_active_jobs_in_the_order_of_their_latest_changes() {
     let done = server.run(&server.pipeline(&workspace, "Done", "true").await).await;
     server.final_job(&done).await;
     let go = server.scratch().join("go");
-    let pipeline = server.pipeline(&workspace, "Running", &until_there_is(&go)).await;
+    let pipeline = server.pipeline(&workspace, "Running", &wait_for(&go)).await;
     let running = server.run(&pipeline).await;
     server.job_is(&running, "RUNNING").await;
     let queued = server.change("verifyPipeline", json!({ "id": pipeline }), "job { id }").await["job"]["id"].take();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{TestServer, eventually, text, until_there_is};
+use crate::support::{TestServer, eventually, text, wait_for};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const WORKSPACE: &str = "workspace { id name alias status created lastModified }";
@@ -91,7 +91,7 @@ async fn a_workspace_whose_init_job_fails_is_failed_until_an_update_succeeds() {
 async fn what_waits_for_a_workspace_that_fails_ends_with_an_error() {
     let server = TestServer::with(&["--slots", "1"]);
     let go = server.scratch().join("go");
-    let blocking = server.run_script(&until_there_is(&go)).await;
+    let blocking = server.run_script(&wait_for(&go)).await;
     server.job_is(&blocking, "RUNNING").await;
     let (workspace, init) = create(&server, "Doomed", "WORKSPACE_INIT").await;
     let pipeline = json!({ "workspaceId": workspace, "name": "Daily", "script": "true" });

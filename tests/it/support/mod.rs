@@ -1,0 +1,260 @@
+//! A server to test: the real program, on a directory of its own.
+//!
+//! What is asked of it through the API is in `requests`, waiting in `waiting`.
+
+mod requests;
+mod waiting;
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use diesel::{Connection, RunQueryDsl};
+use jobstream::client::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub use requests::Refusal;
+pub use waiting::{PATIENCE, eventually, is_alive, lines_of, signal, text, wait_for, within};
+
+/// A server process on a directory of its own. Killed, with all it started, when dropped.
+pub struct TestServer {
+    process: Child,
+    address: SocketAddr,
+    wrapper: Vec<String>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    directory: Arc<TempDir>,
+    log: Arc<Mutex<String>>,
+    http: reqwest::Client,
+}
+
+/// A WebSocket as it is, for what [`Client`] would never say.
+pub type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+impl TestServer {
+    /// A server with the default options.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server with these options.
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::with_environment(arguments, &[])
+    }
+
+    /// A server with these options and variables.
+    pub fn with_environment(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::listening("127.0.0.1:0", arguments, environment)
+    }
+
+    /// A server that listens at this address, whose port is 0.
+    pub fn listening(address: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let arguments = ["--listen", address].iter().chain(arguments).map(ToString::to_string).collect();
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Self::on(directory, Vec::new(), arguments, environment)
+    }
+
+    /// A server with these options that a wrapper starts: a command whose last arguments are the server's command line. The
+    /// wrapper is told the data directory, and has to end in an `exec`.
+    pub fn wrapped(wrapper: impl FnOnce(&Path) -> Vec<String>, arguments: &[&str]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let wrapper = wrapper(&directory.path().join("data"));
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        Self::on(directory, wrapper, arguments, Vec::new())
+    }
+
+    fn on(
+        directory: Arc<TempDir>,
+        wrapper: Vec<String>,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let plain = Self::command(directory.path());
+        let mut command = match wrapper.split_first() {
+            None => plain,
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(plain.get_program()).args(plain.get_args());
+                command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+                command
+            }
+        };
+        command.args(&arguments).envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("the server starts");
+        let mut stderr = BufReader::new(process.stderr.take().expect("its standard error"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            let read = stderr.read_line(&mut line).expect("its log can be read");
+            log.lock().expect("the log").push_str(&line);
+            assert!(read > 0, "the server ended at its start: {}", log.lock().expect("the log"));
+            if let Some((_, rest)) = line.split_once("GraphiQL is at http://") {
+                break rest.split('/').next().and_then(|it| it.parse().ok()).expect("an address");
+            }
+        };
+        let keep = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = keep.lock().expect("the log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let http = http_client(token_of(&environment));
+        Self { process, address, wrapper, arguments, environment, directory, log, http }
+    }
+
+    /// The command that starts a server on this directory.
+    pub fn command(directory: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jobstream"));
+        command.args(["serve", "--data-dir"]).arg(directory.join("data"));
+        command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+        command
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).expect("a pid")
+    }
+
+    pub fn data_directory(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A workspace's repository.
+    pub fn repository(&self, workspace: &str) -> PathBuf {
+        self.data_directory().join("repositories").join(workspace)
+    }
+
+    /// A directory that jobs and the test can share, and that goes with the server.
+    pub fn scratch(&self) -> PathBuf {
+        let scratch = self.directory.path().join("scratch");
+        std::fs::create_dir_all(&scratch).expect("a directory");
+        scratch
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// Kills the server with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Kills the server with SIGKILL, and starts another one on the same directory with the same options.
+    pub fn kill_and_restart(self) -> Self {
+        let mut killed = self;
+        killed.kill();
+        killed.restart()
+    }
+
+    /// Starts another server on the directory of this one, which has ended.
+    pub fn restart(self) -> Self {
+        Self::on(Arc::clone(&self.directory), self.wrapper.clone(), self.arguments.clone(), self.environment.clone())
+    }
+
+    /// Sends the server SIGTERM.
+    pub fn terminate(&self) {
+        signal(self.pid(), "TERM");
+    }
+
+    /// Waits until the server has ended.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the server ends", async || self.process.try_wait().expect("its status")).await
+    }
+
+    /// A connected WebSocket client.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address, token_of(&self.environment)).await.expect("a connection")
+    }
+
+    /// Opens a WebSocket with these headers beside those that it needs. The error is the status of the refusal.
+    pub async fn handshake(&self, headers: &[(&'static str, &str)]) -> Result<WebSocket, u16> {
+        let mut request = format!("ws://{}/graphql", self.address).into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
+        }
+        match within(connect_async(request)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("the handshake was not answered: {error}"),
+        }
+    }
+
+    /// A client of the HTTP endpoints, which shows the token if the server wants one.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The directory that this server, and every other that is started on it, has.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Kills the server with SIGKILL, and starts another one on the same directory with these options.
+    pub fn kill_and_restart_with(mut self, arguments: &[&str]) -> Self {
+        self.kill();
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart()
+    }
+
+    /// How many rows a query of the server's own database counts.
+    pub fn count_rows(&self, what: &str) -> i64 {
+        #[derive(diesel::QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            count: i64,
+        }
+        let path = self.data_directory().join("jobstream.db");
+        let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
+        let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {what}"));
+        query.get_result::<Count>(&mut database).expect("a count").count
+    }
+
+    /// The most memory that the server has had so far, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+fn token_of(environment: &[(String, String)]) -> Option<&str> {
+    environment.iter().find(|(name, _)| name == "JOBSTREAM_TOKEN").map(|(_, value)| value.as_str())
+}
+
+fn http_client(token: Option<&str>) -> reqwest::Client {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value"));
+    }
+    reqwest::Client::builder().default_headers(headers).build().expect("a client")
+}
