@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! http ──▶ graphql ──▶ jobs ──▶ store        jobs: the only writer of job state; it stores, then rings
-//!                 └───────────▶ store        reads go straight to the store
-//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions and the runner
+//!    └───────────┴────────────▶ store        reads go straight to the store
+//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions, the runner and the sweeper
+//! sweeper ────────────────────▶ store        removes what nobody can see any more
 //! model, error                               leaves: everybody knows them, they know nobody
 //! ```
 //!

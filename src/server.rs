@@ -73,20 +73,19 @@ impl Server {
         tokio::select! {
             () = told.wait() => self.shut_down(told).await,
             ended = &mut self.http => Err(format!("the listener has ended: {ended:?}").into()),
-            Ok(Err(error)) = &mut self.runner => Err(format!("the runner has ended: {error:?}").into()),
+            ended = &mut self.runner => Err(format!("the runner has ended: {ended:?}").into()),
         }
     }
 
     /// Shuts down at once: what runs is ended, and queued again.
     pub async fn stop(self) -> Result<(), Failure> {
         self.shutdown.interrupt();
-        let told = Told::new()?;
-        self.shut_down(told).await
+        self.shut_down(Told::new()?).await
     }
 
     /// Starts no more jobs, gives the running ones their grace, ends what is left, then closes the connections. Until then
     /// subscribers see what happens. A second signal ends the grace.
-    async fn shut_down(mut self, mut told: Told) -> Result<(), Failure> {
+    pub async fn shut_down(mut self, mut told: Told) -> Result<(), Failure> {
         tracing::info!(grace = ?self.options.shutdown_grace, "shutting down: waiting for running jobs");
         self.lifecycle.draining.cancel();
         self.shutdown.drain();
@@ -129,18 +128,21 @@ async fn open_store(directory: &Directory, options: &Options) -> Result<Store, F
     Ok(store)
 }
 
-/// The signals that tell a server to end.
-struct Told {
+/// The signals that tell a server to end. From when this is made they do nothing else.
+#[derive(Debug)]
+pub struct Told {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Told {
-    fn new() -> std::io::Result<Self> {
+    /// Begins to listen for them.
+    pub fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn wait(&mut self) {
+    /// Waits until one has come.
+    pub async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -14,7 +15,8 @@ use futures_util::FutureExt;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
-use crate::store::Store;
+use crate::model::JobId;
+use crate::store::{Conn, Store};
 
 /// How much one transaction removes.
 const CHUNKS: i64 = 256;
@@ -58,9 +60,12 @@ impl Sweeper {
             if cleared.is_empty() {
                 break;
             }
-            for job in cleared {
-                while self.store.write(move |conn| conn.clear_log(job, CHUNKS).boxed()).await? {}
-                self.store.write(move |conn| conn.remove_job(job).boxed()).await?;
+            let jobs: Arc<[JobId]> = cleared.into();
+            loop {
+                let jobs = Arc::clone(&jobs);
+                if self.store.write(move |conn| async move { remove(conn, &jobs).await }.boxed()).await? {
+                    break;
+                }
             }
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
@@ -81,6 +86,17 @@ impl Sweeper {
         while self.store.write(move |conn| conn.forget_status_changes(keep, CHANGES).boxed()).await? {}
         Ok(())
     }
+}
+
+/// Removes jobs that are cleared, or as much of their logs as one transaction may: says whether all is gone.
+async fn remove(conn: &mut Conn, jobs: &[JobId]) -> Result<bool, Error> {
+    for job in jobs {
+        if conn.clear_log(*job, CHUNKS).await? {
+            return Ok(false);
+        }
+    }
+    conn.remove_jobs(jobs).await?;
+    Ok(true)
 }
 
 /// Removes a directory with all that jobs have put there, also below directories that they made read-only.

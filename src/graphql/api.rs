@@ -87,7 +87,10 @@ impl Api {
                 error.locations.clear(); // it is everywhere
                 Err(Response::from_errors(vec![error]))
             }
-            Err(error) => Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED")),
+            Err(error) => {
+                let error = ServerError { message: without_source(&error.message), ..error };
+                Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED"))
+            }
         }
     }
 }
@@ -125,6 +128,16 @@ fn with_codes(mut response: Response, before_execution: &str) -> Response {
         error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", code);
     }
     response
+}
+
+/// What the parser says, without the lines of the document that it shows: they may hold what is sensitive. Its position is in the
+/// error's `locations`.
+fn without_source(message: &str) -> String {
+    let said = message.lines().filter_map(|line| line.trim_start().strip_prefix("= "));
+    match said.last() {
+        Some(said) => format!("The document is not GraphQL: {said}."),
+        None => "The document is not GraphQL.".to_owned(),
+    }
 }
 
 fn path_text(path: &[PathSegment]) -> String {

@@ -49,8 +49,9 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be deleted.")] input: DeleteWorkspaceInput,
     ) -> Result<DeleteWorkspacePayload> {
-        ctx.data_unchecked::<Jobs>().delete_workspace(id("input.id", &input.id)?).await?;
-        Ok(DeleteWorkspacePayload { deleted_workspace_id: input.id })
+        let workspace = id("input.id", &input.id)?;
+        ctx.data_unchecked::<Jobs>().delete_workspace(workspace).await?;
+        Ok(DeleteWorkspacePayload { deleted_workspace_id: workspace.to_string().into() })
     }
 
     /// Creates a pipeline, and queues its `PIPELINE_CONFIG` job. The workspace need not be READY yet.
@@ -87,8 +88,9 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be deleted.")] input: DeletePipelineInput,
     ) -> Result<DeletePipelinePayload> {
-        ctx.data_unchecked::<Jobs>().delete_pipeline(id("input.id", &input.id)?).await?;
-        Ok(DeletePipelinePayload { deleted_pipeline_id: input.id })
+        let pipeline = id("input.id", &input.id)?;
+        ctx.data_unchecked::<Jobs>().delete_pipeline(pipeline).await?;
+        Ok(DeletePipelinePayload { deleted_pipeline_id: pipeline.to_string().into() })
     }
 
     /// Queues a `PIPELINE_VERIFY` job, which shows and tests the configuration of a pipeline.
@@ -139,8 +141,9 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be deleted.")] input: DeleteJobInput,
     ) -> Result<DeleteJobPayload> {
-        ctx.data_unchecked::<Jobs>().delete_job(id("input.id", &input.id)?).await?;
-        Ok(DeleteJobPayload { deleted_job_id: input.id })
+        let job = id("input.id", &input.id)?;
+        ctx.data_unchecked::<Jobs>().delete_job(job).await?;
+        Ok(DeleteJobPayload { deleted_job_id: job.to_string().into() })
     }
 }
 

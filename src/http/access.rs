@@ -91,9 +91,9 @@ pub(super) async fn require_known_origin(State(http): State<Http>, request: Requ
     }
 }
 
-/// Refuses requests without the token. A WebSocket may show it in its `connection_init` instead.
+/// Refuses requests without the token.
 pub(super) async fn require_token(State(http): State<Http>, request: Request, next: Next) -> Response {
-    if super::websocket::is_upgrade(request.headers()) || http.access.admits_headers(request.headers()) {
+    if http.access.admits_headers(request.headers()) {
         next.run(request).await
     } else {
         failure(Error::Unauthenticated)

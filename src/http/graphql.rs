@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
 use super::access::text;
+use super::reply::failure;
 use super::{Http, websocket};
+use crate::error::Error;
 
 /// The largest body of a request.
 const LARGEST_BODY: usize = 2 * 1024 * 1024;
@@ -20,11 +22,14 @@ const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 pub(super) async fn handle(State(http): State<Http>, request: Request) -> Response {
     if websocket::is_upgrade(request.headers()) {
         let (mut parts, _) = request.into_parts();
-        let admitted = http.access.token.is_none() || http.access.admits_headers(&parts.headers);
+        let admitted = http.access.admits_headers(&parts.headers);
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => websocket::accept(http, upgrade, admitted),
             Err(rejection) => rejection.into_response(),
         };
+    }
+    if !http.access.admits_headers(request.headers()) {
+        return failure(Error::Unauthenticated);
     }
     let Some(media_type) = acceptable(request.headers()) else {
         return refusal(

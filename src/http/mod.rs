@@ -55,38 +55,38 @@ impl Http {
         Self { api, store, access, lifecycle }
     }
 
-    /// Serves until `closing`, then closes what is open.
+    /// Serves until `closing`, then closes what is open. Clients that do not read do not hold it up.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let Lifecycle { closing, sockets, .. } = self.lifecycle.clone();
         // Every message is whole when it is sent; to hold it back for more costs 40 ms.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let server = axum::serve(listener, self.router()).with_graceful_shutdown(closing.clone().cancelled_owned());
         let closed = async {
-            closing.cancelled().await;
+            let served = server.await;
             sockets.close();
             sockets.wait().await;
-            // A client that does not read its answer does not hold the server up.
+            served
+        };
+        let patience = async {
+            closing.cancelled().await;
             tokio::time::sleep(CLOSING).await;
         };
         tokio::select! {
-            served = server.into_future() => {
-                sockets.close();
-                let _ = tokio::time::timeout(CLOSING, sockets.wait()).await;
-                served
-            }
-            () = closed => Ok(()),
+            served = closed => served,
+            () = patience => Ok(()),
         }
     }
 
     fn router(self) -> Router {
+        // A WebSocket may show the token in its `connection_init`, so `/graphql` looks at it itself.
         let with_token = Router::new()
-            .route("/graphql", any(graphql::handle))
             .route("/jobs/{id}/logs", get(logs::handle))
             .layer(middleware::from_fn_with_state(self.clone(), access::require_token));
         Router::new()
             .route("/", get(graphiql::page))
             .route("/healthz", get(health::alive))
             .route("/readyz", get(health::ready))
+            .route("/graphql", any(graphql::handle))
             .merge(with_token)
             .fallback(reply::no_such_page)
             .layer(middleware::from_fn_with_state(self.clone(), access::require_known_origin))

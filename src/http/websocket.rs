@@ -14,7 +14,8 @@ use futures_util::stream::{AbortHandle, BoxStream, SelectAll, StreamExt, abortab
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::access::text;
 use super::{Http, graphql};
@@ -135,7 +136,13 @@ impl Connection {
                     Some(message) => self.hear(message?).await?,
                     None => return Ok(()),
                 },
-                Some((id, type_, event)) = self.events.next() => self.tell(id, type_, event).await?,
+                Some((id, type_, event)) = self.events.next() => {
+                    // A client that does not read is not waited for when the server ends.
+                    tokio::select! {
+                        told = self.tell(id, type_, event) => told?,
+                        () = given_up(&closing) => return Err(Over(None)),
+                    }
+                }
                 () = sleep_until(initialise_until), if !self.initialised => {
                     return Err(Over(Some((4408, "Connection initialisation timeout"))));
                 }
@@ -252,6 +259,12 @@ impl Connection {
             serde_json::to_string(&Saying { id, r#type, payload }).map_err(|_| Over(Some((1011, "Internal error"))))?;
         Ok(self.socket.send(Message::Text(text.into())).await?)
     }
+}
+
+/// When a client that is told something has had the time to read it, although the server is closing.
+async fn given_up(closing: &CancellationToken) {
+    closing.cancelled().await;
+    sleep(CLOSE_TIMEOUT).await;
 }
 
 /// Whether a response says that the operation was refused or, a subscription, has failed: that is told by `error`.

@@ -8,8 +8,7 @@ use futures_util::FutureExt;
 use super::{Ending, Holder, Jobs, Unit, state};
 use crate::error::Error;
 use crate::model::{
-    Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Timestamp,
-    Workspace,
+    Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Workspace,
 };
 
 /// The longest wait before another attempt.
@@ -20,10 +19,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 pub enum Claim {
     /// This job is RUNNING now, and the caller's.
     Job(Box<Claimed>),
-    /// Nothing may start at the moment; something will at this instant, if one is known.
+    /// Nothing may start at the moment.
     Nothing {
-        /// When the next backoff is over.
-        until: Option<Timestamp>,
+        /// How long it is until the next backoff is over, if anything waits for one.
+        backoff: Option<Duration>,
     },
 }
 
@@ -47,7 +46,8 @@ impl Jobs {
         self.commit(move |unit| {
             async move {
                 let Some(queued) = unit.conn.next_startable_job(unit.now).await? else {
-                    return Ok(Claim::Nothing { until: unit.conn.next_backoff_end(unit.now).await? });
+                    let next = unit.conn.next_backoff_end(unit.now).await?;
+                    return Ok(Claim::Nothing { backoff: next.map(|next| next.since(unit.now)) });
                 };
                 let started = state::start(&queued, owner, supervisor, unit.now);
                 let job = unit.change(&queued, started).await?;
@@ -159,7 +159,10 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
         Ending::Exited { code, .. } if after.status == JobStatus::Queued => {
             Some(format!("Exit code {code} in {attempt}. Trying again in {backoff:?}."))
         }
-        Ending::Exited { .. } | Ending::NotStarted => None,
+        Ending::NotStarted { .. } if after.status == JobStatus::Queued => {
+            Some(format!("Not started in {attempt}. Trying again in {backoff:?}."))
+        }
+        Ending::Exited { .. } | Ending::NotStarted { .. } => None,
         Ending::Lost(Holder::Server) => Some(format!(
             "The server ended while the job was running, in {attempt}. What the job had started is ended too. {next}"
         )),

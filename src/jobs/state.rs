@@ -22,8 +22,11 @@ pub enum Ending {
         /// The commit it made in the workspace's repository.
         commit_id: Option<String>,
     },
-    /// It could not be started, and another try would not help.
-    NotStarted,
+    /// It could not be started.
+    NotStarted {
+        /// Whether another try may help: the machine was short of something.
+        short: bool,
+    },
     /// Who held it died; what the attempt started is ended.
     Lost(Holder),
     /// The server shuts down; all that the attempt started is gone.
@@ -59,12 +62,14 @@ pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp)
     match ending {
         _ if job.stop_requested.is_some() => finish(job, JobStatus::Stopped, ending, now),
         Ending::Exited { code: 0, .. } => finish(job, JobStatus::Complete, ending, now),
-        Ending::Exited { .. } if tries_left => {
+        Ending::Exited { .. } | Ending::NotStarted { short: true } if tries_left => {
             Job { attempt: job.attempt + 1, not_before: Some(now + backoff), ..requeue(job) }
         }
         Ending::Lost(_) if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
         Ending::Interrupted => requeue(job),
-        Ending::Exited { .. } | Ending::Lost(_) | Ending::NotStarted => finish(job, JobStatus::Error, ending, now),
+        Ending::Exited { .. } | Ending::Lost(_) | Ending::NotStarted { .. } => {
+            finish(job, JobStatus::Error, ending, now)
+        }
     }
 }
 
@@ -103,7 +108,7 @@ pub(super) fn allowed(type_: JobType, from: JobStatus, to: JobStatus) -> bool {
 fn finish(job: &Job, status: JobStatus, ending: &Ending, now: Timestamp) -> Job {
     let (exit_code, commit_id) = match ending {
         Ending::Exited { code, commit_id } => (Some(*code), commit_id.clone()),
-        Ending::NotStarted | Ending::Lost(_) | Ending::Interrupted => (None, None),
+        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::Interrupted => (None, None),
     };
     Job { status, end_time: Some(now), exit_code, commit_id, ..release(job) }
 }
@@ -136,8 +141,12 @@ mod tests {
             Just(Step::Start),
             prop_oneof![Just(JobStopReason::Requested), Just(JobStopReason::Timeout)].prop_map(Step::Stop),
             (0..3).prop_map(|code| Step::End(Ending::Exited { code, commit_id: None })),
-            prop_oneof![Just(Ending::NotStarted), Just(Ending::Lost(Holder::Server)), Just(Ending::Interrupted)]
-                .prop_map(Step::End),
+            prop_oneof![
+                any::<bool>().prop_map(|short| Ending::NotStarted { short }),
+                Just(Ending::Lost(Holder::Server)),
+                Just(Ending::Interrupted)
+            ]
+            .prop_map(Step::End),
             Just(Step::CompleteUserTask),
         ]
     }
@@ -149,7 +158,7 @@ mod tests {
     fn take(job: &Job, step: &Step, now: Timestamp) -> Option<Job> {
         let supervisor = || SupervisorIdentity { pid: 2, start: 3, boot: "boot".to_owned() };
         match step {
-            Step::Start if job.status == JobStatus::Queued && JobType::FOR_RUNNER.contains(&job.type_) => {
+            Step::Start if job.status == JobStatus::Queued && !JobType::USER_TASKS.contains(&job.type_) => {
                 Some(start(job, ServerId::random(), supervisor(), now))
             }
             Step::Stop(reason) => stop(job, *reason, now).ok(),

@@ -54,8 +54,9 @@ impl<T> From<Uuid> for Id<T> {
 impl<T> FromStr for Id<T> {
     type Err = uuid::Error;
 
+    /// Reads the form with hyphens, and no other.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::try_parse(text).map(Self::from)
+        uuid::fmt::Hyphenated::from_str(text).map(|id| Self::from(id.into_uuid()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The nouns: workspaces, pipelines, jobs, status changes and log lines.
 //!
-//! A leaf: nothing here reads a database or a socket. Each enum is spelled once, for the database, Rust and GraphQL.
+//! A leaf, but for the names of the columns that its types are stored in: nothing here reads a database or a socket. Each enum is spelled once, for the database, Rust and GraphQL.
 
 mod ids;
 mod job;

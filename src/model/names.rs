@@ -44,7 +44,7 @@ named! {
         PipelineConfig = "PIPELINE_CONFIG",
         /// A system task that shows and tests the configuration of a pipeline.
         PipelineVerify = "PIPELINE_VERIFY",
-        /// A system task that runs a pipeline.
+        /// A run of a pipeline.
         PipelineRun = "PIPELINE_RUN",
         /// A user task: send an invitation.
         ProfileCollaborate = "PROFILE_COLLABORATE",
@@ -108,9 +108,6 @@ impl JobType {
     pub const USER_TASKS: [Self; 2] = [Self::ProfileCollaborate, Self::ProfileImport];
     /// The tasks that change the workspace's repository, one at a time.
     pub const REPOSITORY_TASKS: [Self; 2] = [Self::WorkspaceInit, Self::PipelineConfig];
-    /// What a runner takes.
-    pub const FOR_RUNNER: [Self; 4] =
-        [Self::WorkspaceInit, Self::PipelineConfig, Self::PipelineVerify, Self::PipelineRun];
 }
 
 impl JobStatus {

@@ -2,19 +2,24 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
+use super::Runner;
+use super::command::{self, NoCommand};
 use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
-use super::{Runner, command};
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
 use crate::model::{Job, JobType, LogLines, LogStream, Timestamp};
 use crate::supervisor::protocol::{Command, Report};
 use crate::task;
+
+/// How soon it is looked again whether a job is to stop, if that could not be read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs a claimed job under this supervisor, and stores how it ended. The supervisor may be gone afterwards.
 pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) {
@@ -23,9 +28,12 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
         Ok(command) => match attempt(runner, holder, &claimed, command).await {
             Ok(ended) => ended,
             Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),
-            Err(error) => not_started(&format!("The job could not be started: {error}")),
+            Err(error) => {
+                tracing::error!(job = %held.id, detail = ?error.detail(), "the job could not be started");
+                not_started("The job could not be started: the server is short of something, as its log says.", true)
+            }
         },
-        Err(reason) => not_started(&reason),
+        Err(NoCommand { reason, short }) => not_started(&reason, short),
     };
     let ending = with_outcome(runner, held, ending).await;
     let end = || runner.jobs.end(held, ending.clone(), lines.clone());
@@ -35,10 +43,10 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
     }
 }
 
-fn not_started(reason: &str) -> (Ending, LogLines) {
+fn not_started(reason: &str, short: bool) -> (Ending, LogLines) {
     let mut lines = LogLines::default();
     lines.push(Timestamp::now(), LogStream::System, false, reason);
-    (Ending::NotStarted, lines)
+    (Ending::NotStarted { short }, lines)
 }
 
 /// Starts the command, collects what it prints, and sees it to its end. Answers the lines that are not stored yet.
@@ -93,29 +101,37 @@ async fn watch(
     let timeout = sleep(claimed.timeout());
     tokio::pin!(timeout);
     loop {
-        if looks && !told_to_end && matches!(runner.jobs.stop_wish(held).await, Ok(Some(_))) {
-            told_to_end = true;
-            let _ = remarks.send("Stopping: TERM to all that the job has started.".to_owned());
-            let _ = holder.end().await; // if it is gone, its report says so
+        if looks && !told_to_end {
+            match runner.jobs.stop_wish(held).await {
+                Ok(wish) => {
+                    looks = false;
+                    if wish.is_some() {
+                        told_to_end = true;
+                        let _ = remarks.send("Stopping: TERM to all that the job has started.".to_owned());
+                        let _ = holder.end().await; // if it is gone, its report says so
+                    }
+                }
+                Err(error) => tracing::error!(job = %held.id, ?error, "it cannot be read whether the job is to stop"),
+            }
         }
-        looks = false;
         tokio::select! {
             report = holder.report() => return match report {
-                Ok(Report::Ended { .. }) if interrupted => Ending::Interrupted,
-                Ok(Report::Ended { code, left_behind }) => {
+                Ok(Report::Ended { by_itself: false, .. }) if interrupted => Ending::Interrupted,
+                Ok(Report::Ended { code, left_behind, .. }) => {
                     if left_behind > 0 {
                         let processes = if left_behind == 1 { "process" } else { "processes" };
                         let _ = remarks.send(format!("Ended {left_behind} {processes} that the job had left behind."));
                     }
                     Ending::Exited { code, commit_id: None }
                 }
-                Ok(Report::NotStarted { reason }) => {
+                Ok(Report::NotStarted { reason, short }) => {
                     let _ = remarks.send(format!("The job could not be started: {reason}"));
-                    Ending::NotStarted
+                    Ending::NotStarted { short }
                 }
                 Err(_) => lost(held).await,
             },
             () = bell.rung(), if !told_to_end => looks = true,
+            () = sleep(LOOK_AGAIN), if looks && !told_to_end => {}
             () = &mut timeout, if !told_to_end => {
                 told_to_end = true;
                 let _ = remarks.send(format!("The job has run for {:?}, its timeout. Stopping it.", claimed.timeout()));

@@ -12,16 +12,30 @@ use crate::task::{self, PipelineContent, PipelineFile, Task};
 /// Where programs are looked for if the server has no PATH itself.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The command for a claimed job. The error is a line for its log: it cannot be started.
-pub(super) fn of(claimed: &Claimed, directory: &Directory, grace: Duration) -> Result<Command, String> {
+/// Why there is no command for a job.
+pub(super) struct NoCommand {
+    /// A line for its log.
+    pub(super) reason: String,
+    /// Whether another try may help.
+    pub(super) short: bool,
+}
+
+impl NoCommand {
+    fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), short: false }
+    }
+}
+
+/// The command for a claimed job.
+pub(super) fn of(claimed: &Claimed, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
     let job = &claimed.job;
     if job.type_ != JobType::WorkspaceInit && claimed.workspace.status == ResourceStatus::Failed {
-        return Err("The workspace is FAILED. See the log of its WORKSPACE_INIT job.".to_owned());
+        return Err(NoCommand::because("The workspace is FAILED. See the log of its WORKSPACE_INIT job."));
     }
     let failed_pipeline = claimed.pipeline.as_ref().is_some_and(|it| it.status == ResourceStatus::Failed);
     match (job.type_, &claimed.pipeline) {
         (JobType::PipelineRun | JobType::PipelineVerify, _) if failed_pipeline => {
-            Err("The pipeline is FAILED. See the log of its PIPELINE_CONFIG job.".to_owned())
+            Err(NoCommand::because("The pipeline is FAILED. See the log of its PIPELINE_CONFIG job."))
         }
         (JobType::PipelineRun, Some(pipeline)) => run(claimed, pipeline, directory, grace),
         (JobType::WorkspaceInit, _) => {
@@ -36,14 +50,14 @@ pub(super) fn of(claimed: &Claimed, directory: &Directory, grace: Duration) -> R
             let file = file(pipeline, &claimed.definition);
             system_task(claimed, &Task::PipelineVerify(file), directory, grace)
         }
-        (type_, _) => Err(format!("A {type_} is not for a runner.")),
+        (type_, _) => Err(NoCommand::because(format!("A {type_} is not for a runner."))),
     }
 }
 
 /// A script runs under bash in the repository, with the properties in its environment.
-fn run(claimed: &Claimed, pipeline: &Pipeline, directory: &Directory, grace: Duration) -> Result<Command, String> {
+fn run(claimed: &Claimed, pipeline: &Pipeline, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
     let Some(script) = &claimed.definition.script else {
-        return Err("The pipeline has no script, and actions cannot be run yet.".to_owned());
+        return Err(NoCommand::because("The pipeline has no script, and actions cannot be run yet."));
     };
     let mut environment = environment(&claimed.job);
     environment.extend(claimed.definition.properties.iter().map(|it| (it.variable(), it.value.clone())));
@@ -58,12 +72,12 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, directory: &Directory, grace: Dur
 }
 
 /// A system task is done by this program itself, in a process of its own.
-fn system_task(claimed: &Claimed, task: &Task, directory: &Directory, grace: Duration) -> Result<Command, String> {
+fn system_task(claimed: &Claimed, task: &Task, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
     let repository = directory.repository(claimed.workspace.id);
     let place = directory.task(claimed.job.id);
     let prepared: io::Result<()> = std::fs::create_dir_all(&repository).and_then(|()| task::leave(&place, task));
-    prepared.map_err(|error| format!("The task could not be prepared: {error}"))?;
-    let place = place.to_str().ok_or("The data directory's path is not UTF-8.")?;
+    prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
+    let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
     Ok(Command {
         program: "/proc/self/exe".to_owned(),
         arguments: vec!["task".to_owned(), place.to_owned()],

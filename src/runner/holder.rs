@@ -5,22 +5,31 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::Child;
+use tokio::time::timeout;
 
 use crate::model::SupervisorIdentity;
 use crate::processes::Process;
 use crate::supervisor::protocol::{Command, Order, Report};
+
+/// How long a supervisor may take to read an order: it has nothing else to do.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// A supervisor process, and the socket to it. When this is dropped the socket closes, and the supervisor ends what it holds.
 #[derive(Debug)]
 pub(super) struct Holder {
     identity: SupervisorIdentity,
     socket: BufReader<UnixStream>,
+    /// What has come of a report: kept here, so that nothing is lost when somebody stops waiting for the rest.
+    report: Vec<u8>,
+    /// Whether it may take another job: an order may have reached it in part only.
+    usable: bool,
     /// Reaped by the runtime when it has ended.
     _process: Child,
 }
@@ -40,7 +49,13 @@ impl Holder {
         let identity = process.id().and_then(|pid| Process::supervisor_identity(i32::try_from(pid).ok()?));
         let identity = identity.ok_or_else(|| io::Error::other("the supervisor ended at once"))?;
         ours.set_nonblocking(true)?;
-        Ok(Self { identity, socket: BufReader::new(UnixStream::from_std(ours)?), _process: process })
+        Ok(Self {
+            identity,
+            socket: BufReader::new(UnixStream::from_std(ours)?),
+            report: Vec::new(),
+            usable: true,
+            _process: process,
+        })
     }
 
     pub(super) fn identity(&self) -> &SupervisorIdentity {
@@ -49,16 +64,22 @@ impl Holder {
 
     /// Whether it can take a job: it may have ended while it was idle.
     pub(super) fn is_alive(&self) -> bool {
-        Process::of_supervisor(&self.identity).is_some()
+        self.usable && Process::of_supervisor(&self.identity).is_some()
     }
 
-    /// Has it start a job whose output goes to these descriptors.
+    /// Has it start a job whose output goes to these descriptors. An error if it does not take the order in good time.
     pub(super) async fn start(&mut self, command: Command, output: [OwnedFd; 2]) -> io::Result<()> {
         let line = line(&Order::Start(command))?;
-        let descriptors = [output[0].as_fd(), output[1].as_fd()];
+        self.usable = false;
+        timeout(STARTING, self.send(&line, &[output[0].as_fd(), output[1].as_fd()])).await??;
+        self.usable = true;
+        Ok(())
+    }
+
+    /// The descriptors go with the first byte; the rest follows as room is made for it.
+    async fn send(&mut self, line: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let socket = self.socket.get_mut();
-        // The descriptors go with the first byte; the rest follows as room is made for it.
-        let sent = socket.async_io(Interest::WRITABLE, || send_with(socket.as_fd(), &line, &descriptors)).await?;
+        let sent = socket.async_io(Interest::WRITABLE, || send_with(socket.as_fd(), line, descriptors)).await?;
         socket.write_all(&line[sent..]).await
     }
 
@@ -73,11 +94,10 @@ impl Holder {
 
     /// Waits for what it has to say next. An error if it is gone.
     pub(super) async fn report(&mut self) -> io::Result<Report> {
-        let mut line = String::new();
-        if self.socket.read_line(&mut line).await? == 0 {
+        if self.socket.read_until(b'\n', &mut self.report).await? == 0 || !self.report.ends_with(b"\n") {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(serde_json::from_str(&line)?)
+        Ok(serde_json::from_slice(&std::mem::take(&mut self.report))?)
     }
 }
 

@@ -80,12 +80,17 @@ impl Runner {
     /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more. Even with none, what an
     /// earlier server left RUNNING is cleared up.
     pub async fn run(self, slots: usize) -> Result<(), Error> {
-        rescue::run(&self).await?;
+        tokio::select! {
+            rescued = rescue::run(&self) => rescued?,
+            () = self.shutdown.draining.cancelled() => return Ok(()),
+        }
         let tracker = TaskTracker::new();
         for _ in 0..slots {
             tracker.spawn(self.clone().slot());
         }
         tracker.close();
+        // Without slots there is nothing to wait for but the shutdown.
+        self.shutdown.draining.cancelled().await;
         tracker.wait().await;
         Ok(())
     }
@@ -104,11 +109,10 @@ impl Runner {
             };
             match self.jobs.claim(holder.identity().clone()).await {
                 Ok(Claim::Job(claimed)) => attempt::run(&self, &mut holder, *claimed).await,
-                Ok(Claim::Nothing { until }) => {
-                    let wait = until.map_or(LOOK_AGAIN, |until| until.since(crate::model::Timestamp::now()));
+                Ok(Claim::Nothing { backoff }) => {
                     tokio::select! {
                         () = queue.rung() => {}
-                        () = self.pause(wait.min(LOOK_AGAIN)) => {}
+                        () = self.pause(backoff.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
                     }
                 }
                 Err(error) => {

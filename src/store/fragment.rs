@@ -1,6 +1,8 @@
 //! Pieces of queries that Diesel does not have.
 
 use diesel::backend::Backend;
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping};
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::QueryResult;
@@ -14,6 +16,22 @@ pub(super) struct Maybe<E>(Option<E>);
 pub(super) fn maybe<T, E>(value: Option<T>, condition: impl FnOnce(T) -> E) -> Maybe<E> {
     Maybe(value.map(condition))
 }
+
+/// A condition in SQL as it stands in the definition of a partial index. With bound values in its place, which Diesel would make of
+/// it, a database cannot know that the index has what is asked for.
+pub(super) fn as_indexed(condition: &'static str) -> SqlLiteral<Bool> {
+    sql(condition)
+}
+
+/// Jobs that a runner may take: `jobs_queue`.
+pub(super) const IN_QUEUE: &str = "jobs.status = 'QUEUED' AND jobs.type IN \
+    ('WORKSPACE_INIT', 'PIPELINE_CONFIG', 'PIPELINE_VERIFY', 'PIPELINE_RUN')";
+/// Jobs that have not ended: `jobs_active`.
+pub(super) const ACTIVE: &str = "jobs.status IN ('QUEUED', 'RUNNING')";
+/// The same of another job: `jobs_active`.
+pub(super) const OTHER_ACTIVE: &str = "other.status IN ('QUEUED', 'RUNNING')";
+/// Active runs: `jobs_one_active_run`.
+pub(super) const ACTIVE_RUN: &str = "jobs.type = 'PIPELINE_RUN' AND jobs.status IN ('QUEUED', 'RUNNING')";
 
 impl<E> Expression for Maybe<E> {
     type SqlType = Nullable<Bool>;

@@ -4,7 +4,7 @@ use diesel::dsl::{exists, not};
 use diesel::prelude::*;
 
 use super::conn::Conn;
-use super::fragment::maybe;
+use super::fragment::{ACTIVE, ACTIVE_RUN, IN_QUEUE, OTHER_ACTIVE, as_indexed, maybe};
 use super::schema::{jobs, pipelines, workspaces};
 use super::{Page, PageRequest};
 use crate::error::Error;
@@ -97,7 +97,7 @@ impl Conn {
     ) -> Result<Vec<Job>, Error> {
         let active = jobs::table
             .select(Job::as_select())
-            .filter(jobs::status.eq_any(JobStatus::ACTIVE))
+            .filter(as_indexed(ACTIVE))
             .filter(jobs::deleted.is_null())
             .filter(maybe(workspace, |it| jobs::workspace.eq(it)))
             .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
@@ -110,6 +110,7 @@ impl Conn {
     pub async fn next_startable_job(&mut self, now: Timestamp) -> Result<Option<Job>, Error> {
         let other = diesel::alias!(jobs as other);
         let changing = other
+            .filter(as_indexed(OTHER_ACTIVE))
             .filter(other.field(jobs::workspace).eq(jobs::workspace))
             .filter(other.field(jobs::status).eq(JobStatus::Running))
             .filter(other.field(jobs::type_).eq_any(JobType::REPOSITORY_TASKS));
@@ -121,8 +122,7 @@ impl Conn {
             .filter(workspaces::status.eq(ResourceStatus::Provisioning));
         let startable = jobs::table
             .select(Job::as_select())
-            .filter(jobs::status.eq(JobStatus::Queued))
-            .filter(jobs::type_.eq_any(JobType::FOR_RUNNER))
+            .filter(as_indexed(IN_QUEUE))
             .filter(jobs::not_before.is_null().or(jobs::not_before.le(now).assume_not_null()))
             .filter(jobs::type_.eq(JobType::WorkspaceInit).or(not(exists(provisioning_workspace))))
             .filter(jobs::type_.eq_any(JobType::REPOSITORY_TASKS).or(not(exists(provisioning_pipeline))))
@@ -142,16 +142,14 @@ impl Conn {
 
     /// The jobs that are RUNNING for a server process other than this one.
     pub async fn jobs_of_other_owners(&mut self, owner: ServerId) -> Result<Vec<Job>, Error> {
-        let running = jobs::table.filter(jobs::status.eq(JobStatus::Running)).filter(jobs::owner.ne(owner));
+        let active = jobs::table.filter(as_indexed(ACTIVE));
+        let running = active.filter(jobs::status.eq(JobStatus::Running)).filter(jobs::owner.ne(owner));
         self.all(running.select(Job::as_select()).order((jobs::created, jobs::id))).await
     }
 
     /// The run of a pipeline that is QUEUED or RUNNING.
     pub async fn active_run(&mut self, pipeline: PipelineId) -> Result<Option<JobId>, Error> {
-        let active = jobs::table
-            .filter(jobs::pipeline.eq(pipeline))
-            .filter(jobs::type_.eq(JobType::PipelineRun))
-            .filter(jobs::status.eq_any(JobStatus::ACTIVE));
+        let active = jobs::table.filter(as_indexed(ACTIVE_RUN)).filter(jobs::pipeline.eq(pipeline));
         self.optional(active.select(jobs::id)).await
     }
 
@@ -161,7 +159,7 @@ impl Conn {
             .filter(jobs::workspace.eq(than.workspace))
             .filter(maybe(than.pipeline, |it| jobs::pipeline.eq(it)))
             .filter(jobs::type_.eq(than.type_))
-            .filter(jobs::status.eq_any(JobStatus::ACTIVE))
+            .filter(as_indexed(ACTIVE))
             .filter(jobs::id.ne(than.id));
         self.one(diesel::select(exists(others))).await
     }
@@ -171,6 +169,7 @@ impl Conn {
         let waiting = jobs::table
             .filter(jobs::workspace.eq(workspace))
             .filter(jobs::type_.eq(type_))
+            .filter(as_indexed(ACTIVE))
             .filter(jobs::status.eq(JobStatus::Queued))
             .filter(jobs::deleted.is_null());
         self.optional(waiting.select(Job::as_select()).order((jobs::created, jobs::id)).limit(1)).await
@@ -198,9 +197,9 @@ impl Conn {
         self.all(cleared.select(jobs::id).order(jobs::deleted).limit(at_most)).await
     }
 
-    /// Removes a job whose log is cleared.
-    pub async fn remove_job(&mut self, id: JobId) -> Result<(), Error> {
-        self.run(diesel::delete(jobs::table.find(id))).await?;
+    /// Removes jobs whose logs are cleared.
+    pub async fn remove_jobs(&mut self, ids: &[JobId]) -> Result<(), Error> {
+        self.run(diesel::delete(jobs::table.filter(jobs::id.eq_any(ids)))).await?;
         Ok(())
     }
 }

@@ -200,7 +200,7 @@ impl Conn {
     /// Removes the versions of a definition that are neither its pipeline's present one nor any job's.
     pub async fn remove_old_definitions(&mut self, pipeline: PipelineId) -> Result<(), Error> {
         use diesel::dsl::{exists, not};
-        let in_use = pipelines::table.filter(pipelines::definition.eq(definitions::id));
+        let in_use = pipelines::table.find(pipeline).filter(pipelines::definition.eq(definitions::id));
         let of_a_job = jobs::table.filter(jobs::definition.eq(definitions::id.nullable()));
         let old = definitions::table
             .filter(definitions::pipeline.eq(pipeline))

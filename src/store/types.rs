@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Binary, SqlType, Text};
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
-use crate::model::{Id, JobStatus, JobStopReason, JobType, LogStream, ResourceStatus, Timestamp};
+use crate::model::{Id, JobStatus, JobStopReason, JobType, ResourceStatus, Timestamp};
 
 /// A UUID: its 16 bytes in SQLite.
 #[derive(Debug, Clone, Copy, Default, SqlType, QueryId)]
@@ -72,4 +72,4 @@ macro_rules! stored_as_name {
     )+ };
 }
 
-stored_as_name!(JobType, JobStatus, JobStopReason, LogStream, ResourceStatus);
+stored_as_name!(JobType, JobStatus, JobStopReason, ResourceStatus);

@@ -66,6 +66,8 @@ struct Held {
     /// Known once its first process has exited.
     code: Option<i32>,
     left_behind: usize,
+    /// Whether it exited before it was told to end.
+    by_itself: bool,
     grace: Duration,
     /// When what is left is killed, once it was told to end.
     deadline: Option<Instant>,
@@ -99,10 +101,11 @@ impl Supervisor {
 
     fn serve(&mut self) -> io::Result<()> {
         while !(self.server_gone && self.job.is_none()) {
-            self.wait()?;
+            // One that was told to end takes no other job.
             if self.hurry.load(Ordering::Relaxed) && self.job.is_none() {
                 return Ok(());
             }
+            self.wait()?;
             self.reap()?;
             self.kill_what_is_late();
         }
@@ -164,8 +167,12 @@ impl Supervisor {
     }
 
     fn start(&mut self, command: &Command) -> io::Result<()> {
+        if self.hurry.load(Ordering::Relaxed) {
+            return Ok(()); // it ends now, which the server sees
+        }
         let (Some(stdout), Some(stderr)) = (self.descriptors.pop_front(), self.descriptors.pop_front()) else {
-            return self.report(&Report::NotStarted { reason: "no descriptors came with the order".to_owned() });
+            let reason = "no descriptors came with the order".to_owned();
+            return self.report(&Report::NotStarted { reason, short: true });
         };
         let spawned = std::process::Command::new(&command.program)
             .args(&command.arguments)
@@ -183,12 +190,18 @@ impl Supervisor {
                     pid: i32::try_from(child.id()).unwrap_or(0),
                     code: None,
                     left_behind: 0,
+                    by_itself: false,
                     grace: command.grace,
                     deadline: None,
                 });
                 Ok(())
             }
-            Err(error) => self.report(&Report::NotStarted { reason: format!("{}: {error}", command.program) }),
+            Err(error) => {
+                let short = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC]
+                    .iter()
+                    .any(|it| error.raw_os_error() == Some(it.raw_os_error()));
+                self.report(&Report::NotStarted { reason: format!("{}: {error}", command.program), short })
+            }
         }
     }
 
@@ -221,6 +234,7 @@ impl Supervisor {
         if code.is_some() {
             job.code = code;
             if job.deadline.is_none() {
+                job.by_itself = true;
                 job.left_behind = Process::descendants_of(own_pid()).len();
                 self.end_job();
             }
@@ -229,7 +243,9 @@ impl Supervisor {
 
     fn nothing_left(&mut self) -> io::Result<()> {
         match self.job.take_if(|job| job.code.is_some()) {
-            Some(Held { code: Some(code), left_behind, .. }) => self.report(&Report::Ended { code, left_behind }),
+            Some(Held { code: Some(code), left_behind, by_itself, .. }) => {
+                self.report(&Report::Ended { code, left_behind, by_itself })
+            }
             _ => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! What the server and a supervisor say to each other: a JSON object a line, over a Unix socket.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ pub enum Order {
     End,
 }
 
-/// What a job runs: one process, with everything that it starts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a job runs: one process, with everything that it starts. Its `Debug` hides the environment, which holds properties.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The program, looked up in the PATH of `environment`.
     pub program: String,
@@ -29,6 +30,12 @@ pub struct Command {
     pub grace: Duration,
 }
 
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
 /// What a supervisor answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
@@ -36,6 +43,8 @@ pub enum Report {
     NotStarted {
         /// Why.
         reason: String,
+        /// Whether another try may help: the machine was short of processes, memory or descriptors.
+        short: bool,
     },
     /// The process has exited, and nothing that it started is left.
     Ended {
@@ -43,5 +52,7 @@ pub enum Report {
         code: i32,
         /// How many processes it had left behind, which were ended.
         left_behind: usize,
+        /// Whether the process exited before the supervisor was told to end it.
+        by_itself: bool,
     },
 }

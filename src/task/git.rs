@@ -128,6 +128,9 @@ impl Repository {
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
             ("GIT_TERMINAL_PROMPT", "0"),
+            // Nothing is fetched, least of all by a command that stands in the repository's configuration.
+            ("GIT_NO_LAZY_FETCH", "1"),
+            ("GIT_ALLOW_PROTOCOL", ""),
             ("GIT_AUTHOR_NAME", "Jobstream"),
             ("GIT_AUTHOR_EMAIL", "jobstream@localhost"),
             ("GIT_COMMITTER_NAME", "Jobstream"),

@@ -1,7 +1,7 @@
 //! `PIPELINE_CONFIG`: a pipeline's definition in the workspace's repository.
 
 use std::fs;
-use std::io::{self, BufRead};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::git::{Change, Repository};
@@ -46,9 +46,14 @@ fn files_of(id: &str) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(DIRECTORY)? {
         let path = entry?.path();
+        // Jobs can write here: what is no file, such as a pipe that nobody writes to, is none of ours.
+        if !fs::symlink_metadata(&path)?.is_file() {
+            continue;
+        }
         let Ok(file) = fs::File::open(&path) else { continue };
-        let first = io::BufReader::new(file).lines().next();
-        if first.is_some_and(|line| line.is_ok_and(|line| line == mark)) {
+        let mut first = Vec::new();
+        let length = u64::try_from(mark.len()).unwrap_or(u64::MAX);
+        if file.take(length).read_to_end(&mut first).is_ok() && first == mark.as_bytes() {
             found.push(path);
         }
     }

@@ -15,6 +15,7 @@ CREATE TABLE workspaces (
 -- A deleted workspace's name is free at once.
 CREATE UNIQUE INDEX workspaces_name ON workspaces (name) WHERE deleted IS NULL;
 CREATE INDEX workspaces_newest ON workspaces (created DESC, id DESC);
+CREATE INDEX workspaces_deleted ON workspaces (deleted) WHERE deleted IS NOT NULL;
 
 -- A pipeline is a name for a definition, which changes as the pipeline is updated.
 CREATE TABLE pipelines (
@@ -30,6 +31,7 @@ CREATE TABLE pipelines (
 
 CREATE UNIQUE INDEX pipelines_name ON pipelines (workspace, name) WHERE deleted IS NULL;
 CREATE INDEX pipelines_newest ON pipelines (workspace, created DESC, id DESC);
+CREATE INDEX pipelines_deleted ON pipelines (deleted) WHERE deleted IS NOT NULL;
 
 -- What a pipeline is to do, as JSON. A row never changes: a job that was queued with it runs it as it was.
 CREATE TABLE definitions (
@@ -92,8 +94,13 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_newest ON jobs (created DESC, id DESC);
 CREATE INDEX jobs_newest_of_workspace ON jobs (workspace, created DESC, id DESC);
 CREATE INDEX jobs_newest_of_pipeline ON jobs (pipeline, created DESC, id DESC);
--- The queue, oldest first, and what is running.
-CREATE INDEX jobs_status ON jobs (status, created, id);
+-- The queue, oldest first: without the user tasks, of which every workspace may leave two for ever.
+CREATE INDEX jobs_queue ON jobs (created, id)
+  WHERE status = 'QUEUED' AND type IN ('WORKSPACE_INIT', 'PIPELINE_CONFIG', 'PIPELINE_VERIFY', 'PIPELINE_RUN');
+-- What waits for another try, by when that is due.
+CREATE INDEX jobs_backoff ON jobs (not_before) WHERE not_before IS NOT NULL;
+-- What is active in a workspace, in the order of the latest changes.
+CREATE INDEX jobs_active ON jobs (workspace, changed_position) WHERE status IN ('QUEUED', 'RUNNING');
 -- Which versions of a definition are still wanted.
 CREATE INDEX jobs_definition ON jobs (definition);
 -- What waits to be cleared away.
