@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
     let token = jobstream::secret::take_token()?;
     jobstream::secret::keep_to_itself()?;
+    jobstream::secret::be_listed_by_name();
     let access = options.access(token.as_deref())?;
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log {}: {error}", options.log))?;
     tracing_subscriber::fmt()

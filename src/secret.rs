@@ -36,6 +36,11 @@ pub fn take_token() -> io::Result<Option<String>> {
     Ok(Some(token))
 }
 
+/// Has this process listed under its own name, although it was started as `/proc/self/exe`.
+pub fn be_listed_by_name() {
+    let _ = rustix::thread::set_name(c"jobstream"); // it is a courtesy
+}
+
 /// Keeps what this process holds to itself: its memory from other processes of the same user, its files from other users, and the
 /// descriptors that it was started with from the jobs.
 pub fn keep_to_itself() -> io::Result<()> {

@@ -59,7 +59,7 @@ impl Api {
     pub async fn execute(&self, request: Request) -> Response {
         match self.prepare(request) {
             Ok(request) => with_codes(self.schema.execute(request).await, INVALID),
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 
@@ -71,12 +71,12 @@ impl Api {
                 let responses = Executor::execute_stream(&self.schema, request, None);
                 responses.map(|response| with_codes(response, INVALID)).boxed()
             }
-            Err(refused) => futures_util::stream::iter([refused]).boxed(),
+            Err(refused) => futures_util::stream::iter([*refused]).boxed(),
         }
     }
 
     /// Makes a request ready to be carried out, or refuses it for what can be told from its document alone.
-    fn prepare(&self, mut request: Request) -> Result<Request, Response> {
+    fn prepare(&self, mut request: Request) -> Result<Request, Box<Response>> {
         match request.parsed_query().map(limits::selections) {
             Ok(selections) if selections <= MOST_SELECTIONS => Ok(request.data(Loaders::new(&self.store))),
             Ok(_) => {
@@ -85,11 +85,11 @@ impl Api {
                 let mut error =
                     async_graphql::Error::from(Error::LimitExceeded(message)).into_server_error(Pos::default());
                 error.locations.clear(); // it is everywhere
-                Err(Response::from_errors(vec![error]))
+                Err(Response::from_errors(vec![error]).into())
             }
             Err(error) => {
                 let error = ServerError { message: without_source(&error.message), ..error };
-                Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED"))
+                Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED").into())
             }
         }
     }
@@ -133,8 +133,7 @@ fn with_codes(mut response: Response, before_execution: &str) -> Response {
 /// What the parser says, without the lines of the document that it shows: they may hold what is sensitive. Its position is in the
 /// error's `locations`.
 fn without_source(message: &str) -> String {
-    let said = message.lines().filter_map(|line| line.trim_start().strip_prefix("= "));
-    match said.last() {
+    match message.lines().rev().find_map(|line| line.trim_start().strip_prefix("= ")) {
         Some(said) => format!("The document is not GraphQL: {said}."),
         None => "The document is not GraphQL.".to_owned(),
     }

@@ -97,7 +97,11 @@ impl Holder {
         if self.socket.read_until(b'\n', &mut self.report).await? == 0 || !self.report.ends_with(b"\n") {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(serde_json::from_slice(&std::mem::take(&mut self.report))?)
+        let report = serde_json::from_slice(&std::mem::take(&mut self.report))?;
+        if let Report::Ended { last: true, .. } = report {
+            self.usable = false;
+        }
+        Ok(report)
     }
 }
 

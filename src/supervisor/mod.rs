@@ -75,6 +75,7 @@ struct Held {
 
 impl Supervisor {
     fn new() -> io::Result<Self> {
+        crate::secret::be_listed_by_name();
         // A session of its own: no signal of the server's terminal reaches the job.
         rustix::process::setsid()?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -244,7 +245,8 @@ impl Supervisor {
     fn nothing_left(&mut self) -> io::Result<()> {
         match self.job.take_if(|job| job.code.is_some()) {
             Some(Held { code: Some(code), left_behind, by_itself, .. }) => {
-                self.report(&Report::Ended { code, left_behind, by_itself })
+                let last = self.hurry.load(Ordering::Relaxed);
+                self.report(&Report::Ended { code, left_behind, by_itself, last })
             }
             _ => Ok(()),
         }

@@ -54,5 +54,7 @@ pub enum Report {
         left_behind: usize,
         /// Whether the process exited before the supervisor was told to end it.
         by_itself: bool,
+        /// Whether the supervisor was told to end, and takes no other job.
+        last: bool,
     },
 }

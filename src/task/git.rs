@@ -55,7 +55,8 @@ impl Repository {
         for entry in &entries {
             self.git(&entry.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
         }
-        let tree = self.git(&["write-tree"], "")?;
+        // A job that has damaged the repository spoils its own files only.
+        let tree = self.git(&["write-tree", "--missing-ok"], "")?;
         if let Some(parent) = &parent
             && self.git(&["rev-parse", &format!("{parent}^{{tree}}")], "")? == tree
         {

@@ -201,3 +201,19 @@ async fn the_token_is_in_no_environment() {
     assert!(!log.contains("found"), "{log}");
     assert!(!server.log().contains(TOKEN));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_ask_for_a_websocket_is_no_way_around_the_token() {
+    let server = guarded();
+    let job = server.run_script("echo secret").await;
+    server.final_job(&job).await;
+    let stranger = reqwest::Client::new();
+    for path in [&format!("/jobs/{job}/logs"), "/graphql?query={__typename}"] {
+        for header in ["upgrade", "x-nothing"] {
+            let answer = stranger.get(server.url(path)).header(header, "websocket").send().await.expect("an answer");
+            let (status, body) = (answer.status().as_u16(), answer.text().await.expect("a text"));
+            // A handshake that is none is refused as such.
+            assert!(matches!(status, 400 | 401 | 426), "{path} with {header}: {status} {body}");
+        }
+    }
+}

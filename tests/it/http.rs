@@ -291,3 +291,13 @@ async fn graphiql_is_at_the_root() {
     assert_eq!((page.status().as_u16(), content_type(&page).as_str()), (200, "text/html; charset=utf-8"));
     assert!(page.text().await.expect("text").contains("graphiql"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_cannot_be_parsed_is_not_repeated() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let query = "mutation { createPipeline(input: { properties: [{ name: \"a.b\", value: \"hunter2\" ) }";
+    let refused = server.post(query, json!({})).await;
+    assert_eq!(refused["errors"][0]["extensions"]["code"], "GRAPHQL_PARSE_FAILED");
+    assert!(refused["errors"][0]["locations"][0]["column"].is_u64(), "{refused}");
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
+}

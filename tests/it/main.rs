@@ -18,6 +18,7 @@ mod pipelines;
 mod queue;
 mod rescue;
 mod schema;
+mod shutdown;
 mod status_stream;
 mod stop;
 mod websocket;

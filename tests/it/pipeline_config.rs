@@ -133,6 +133,14 @@ async fn nothing_that_a_job_leaves_in_the_repository_is_run() {
         git config filter.evil.process "$PWD/evil"
         git config diff.external "$PWD/evil"
         echo '* filter=evil' > .git/info/attributes
+        mkfifo pipelines/pipe.yml
+        ln -s /dev/zero pipelines/endless.yml
+        git config core.repositoryFormatVersion 1
+        git config extensions.partialClone evil
+        git config remote.evil.promisor true
+        git config remote.evil.url "ext::$PWD/evil"
+        git config protocol.ext.allow always
+        rm -f .git/objects/$(git rev-parse HEAD:README.md | sed 's|..|&/|')
         "#,
         marker = marker.display()
     );

@@ -150,27 +150,6 @@ async fn a_repository_is_changed_by_one_task_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_uses_the_definition_that_was_stored_when_it_was_queued() {
-    let server = TestServer::with(&["--slots", "1"]);
-    let gate = server.scratch().join("gate");
-    let workspace = server.workspace("Workspace").await;
-    let blocker = server.pipeline(&workspace, "Blocker", &wait_for(&gate)).await;
-    let pipeline = server.pipeline(&workspace, "Pipeline", "echo before").await;
-    let blocker = server.run(&blocker).await;
-    server.job_is(&blocker, "RUNNING").await;
-    let job = server.run(&pipeline).await;
-    let update = "mutation($input: UpdatePipelineInput!) { updatePipeline(input: $input) { job { id } } }";
-    let updated = server.data(update, json!({ "input": { "id": pipeline, "script": "echo after" } })).await;
-    assert_eq!(updated["updatePipeline"]["job"], Value::Null);
-    std::fs::write(&gate, "").expect("the gate");
-    server.final_job(&job).await;
-    assert_eq!(server.log_text(&job).await, "before\n");
-    let job = server.run(&pipeline).await;
-    server.final_job(&job).await;
-    assert_eq!(server.log_text(&job).await, "after\n");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_a_failed_pipeline_ends_with_an_error() {
     let server = TestServer::with(&["--slots", "1"]);
     let gate = server.scratch().join("gate");

@@ -6,11 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, eventually, is_alive, lines_of, signal, text, wait_for};
-
-fn system_lines(lines: &[Value]) -> Vec<String> {
-    lines.iter().filter(|line| line["stream"] == "SYSTEM").map(|line| text(&line["text"]).to_owned()).collect()
-}
+use crate::support::{TestServer, eventually, is_alive, lines_of, pids_of, signal, system_lines, text, wait_for};
 
 fn numbered(lines: &[Value]) -> bool {
     lines.iter().enumerate().all(|(index, line)| line["sequence"] == index)
@@ -24,10 +20,6 @@ fn sleeps_once(pids: &Path) -> String {
          until [ \"$(wc -l < {0})\" = 2 ]; do sleep 0.01; done; echo ready; sleep 600",
         pids.display()
     )
-}
-
-async fn pids_of(file: &Path, count: usize) -> Vec<i32> {
-    lines_of(file, count).await.iter().map(|line| line.parse().expect("a pid")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

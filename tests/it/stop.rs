@@ -6,7 +6,7 @@ use std::path::Path;
 use jobstream::client::ClientError;
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, eventually, is_alive, lines_of, text, wait_for, within};
+use crate::support::{TestServer, eventually, is_alive, pids_of, system_lines, text, wait_for, within};
 
 const STOP: &str = "mutation($input: StopJobInput!) { stopJob(input: $input) { job { id } } }";
 const GRACE: &[&str] = &["--stop-grace", "0.5"];
@@ -17,16 +17,8 @@ fn noted_sleep(pids: &Path) -> String {
     format!("bash -c 'echo $$ >> {}; exec sleep 600'", pids.display())
 }
 
-async fn pids_of(file: &Path, count: usize) -> Vec<i32> {
-    lines_of(file, count).await.iter().map(|line| line.parse().expect("a pid")).collect()
-}
-
 fn alive(pids: &[i32]) -> Vec<i32> {
     pids.iter().copied().filter(|pid| is_alive(*pid)).collect()
-}
-
-fn system_lines(lines: &[Value]) -> Vec<&str> {
-    lines.iter().filter(|line| line["stream"] == "SYSTEM").map(|line| text(&line["text"])).collect()
 }
 
 /// Stops a job that runs this script, which notes `count` pids first, and checks that none of them is left.

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub use requests::Refusal;
-pub use waiting::{PATIENCE, eventually, is_alive, lines_of, signal, text, wait_for, within};
+pub use waiting::{PATIENCE, eventually, is_alive, lines_of, pids_of, signal, system_lines, text, wait_for, within};
 
 /// A server process on a directory of its own. Killed, with all it started, when dropped.
 pub struct TestServer {

@@ -58,3 +58,13 @@ pub async fn lines_of(file: &Path, count: usize) -> Vec<String> {
     })
     .await
 }
+
+/// Waits until a file holds this many process ids, and answers them.
+pub async fn pids_of(file: &Path, count: usize) -> Vec<i32> {
+    lines_of(file, count).await.iter().map(|line| line.parse().expect("a pid")).collect()
+}
+
+/// What the server itself says in a log.
+pub fn system_lines(lines: &[Value]) -> Vec<String> {
+    lines.iter().filter(|line| line["stream"] == "SYSTEM").map(|line| text(&line["text"]).to_owned()).collect()
+}
