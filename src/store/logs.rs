@@ -76,19 +76,23 @@ impl Conn {
 
     /// The last lines of a job: whole chunks from the end, until there are `enough` lines or bytes of text, or no more.
     pub async fn last_log_lines(&mut self, job: &Job, enough: Enough) -> Result<LogLines, Error> {
-        let mut lines = LogLines::starting_at(job.log_lines);
-        while lines.len() < enough.lines && lines.text().len() < enough.bytes {
+        let (mut chunks, mut first, mut bytes) = (Vec::new(), job.log_lines, 0);
+        let wanted = job.log_lines - i64::try_from(enough.lines).unwrap_or(i64::MAX);
+        while first > wanted && bytes < enough.bytes {
             let query = log_chunks::table
                 .filter(log_chunks::job.eq(job.id))
-                .filter(log_chunks::last_sequence.lt(lines.first_sequence()))
+                .filter(log_chunks::last_sequence.lt(first))
                 .order(log_chunks::last_sequence.desc())
                 .select((log_chunks::first_sequence, log_chunks::bytes))
                 .limit(1);
             let Some(found): Option<Chunk> = self.optional(query).await? else { break };
-            let mut earlier = chunk::decode(found.first_sequence, found.first_sequence, &found.bytes)?;
-            earlier.append(&lines);
-            lines = earlier;
+            let chunk = chunk::decode(found.first_sequence, found.first_sequence, &found.bytes)?;
+            first = found.first_sequence;
+            bytes += chunk.text().len();
+            chunks.push(chunk);
         }
+        let mut lines = LogLines::starting_at(first);
+        chunks.iter().rev().for_each(|chunk| lines.append(chunk));
         Ok(lines.last_within(enough.lines, enough.bytes))
     }
 

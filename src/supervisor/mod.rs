@@ -34,8 +34,11 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use crate::processes::Process;
 use protocol::{Command, Order, Report};
 
-/// How often the tree is looked through while it is being killed: new processes may appear until none is left.
+/// How often the tree is looked through while it is being killed, for new processes may appear until none is left: often at first,
+/// and ever less often where something cannot be killed.
 const KILL_EVERY: Duration = Duration::from_millis(5);
+const KILL_OFTEN: u32 = 100;
+const KILL_SELDOM: Duration = Duration::from_millis(500);
 
 /// Runs a supervisor, with the socket to the server as its standard input.
 pub fn run() -> ExitCode {
@@ -71,6 +74,8 @@ struct Held {
     grace: Duration,
     /// When what is left is killed, once it was told to end.
     deadline: Option<Instant>,
+    /// How often that was tried.
+    killed: u32,
 }
 
 impl Supervisor {
@@ -115,11 +120,10 @@ impl Supervisor {
 
     /// Waits for an order, the end of a child, or the moment to kill.
     fn wait(&mut self) -> io::Result<()> {
-        let timeout = self
-            .job
-            .as_ref()
-            .and_then(|job| job.deadline)
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()).max(KILL_EVERY));
+        let timeout = self.job.as_ref().and_then(|job| {
+            let pause = if job.killed < KILL_OFTEN { KILL_EVERY } else { KILL_SELDOM };
+            Some(job.deadline?.saturating_duration_since(Instant::now()).max(pause))
+        });
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut ready = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.server, PollFlags::IN)];
         // A server that is gone stays "readable".
@@ -194,6 +198,7 @@ impl Supervisor {
                     by_itself: false,
                     grace: command.grace,
                     deadline: None,
+                    killed: 0,
                 });
                 Ok(())
             }
@@ -259,6 +264,7 @@ impl Supervisor {
             job.deadline = Some(job.deadline.map_or(now, |deadline| deadline.min(now)));
         }
         if job.deadline.is_some_and(|deadline| deadline <= now) {
+            job.killed = job.killed.saturating_add(1);
             Process::descendants_of(own_pid()).into_iter().for_each(|process| process.signal(Signal::KILL));
         }
     }
