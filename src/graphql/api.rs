@@ -9,6 +9,7 @@ use super::job::JobConnection;
 use super::limits;
 use super::loaders::Loaders;
 use super::mutation::Mutation;
+use super::order::Order;
 use super::pipeline::PipelineConnection;
 use super::query::Query;
 use super::subscription::Subscription;
@@ -24,9 +25,6 @@ const DEEPEST: usize = 20;
 const DEEPEST_RECURSION: usize = 24;
 const MOST_COMPLEX: usize = 2_000;
 const MOST_SELECTIONS: u64 = 10_000;
-
-/// The code of what the schema refuses.
-const INVALID: &str = "GRAPHQL_VALIDATION_FAILED";
 
 /// The schema with all that its resolvers need. Clones share it.
 #[derive(Clone)]
@@ -58,7 +56,7 @@ impl Api {
     /// Carries out a query or mutation.
     pub async fn execute(&self, request: Request) -> Response {
         match self.prepare(request) {
-            Ok(request) => with_codes(self.schema.execute(request).await, INVALID),
+            Ok((request, order)) => finished(self.schema.execute(request).await, &order),
             Err(refused) => *refused,
         }
     }
@@ -67,32 +65,39 @@ impl Api {
     /// says that the operation was refused, and is the only one.
     pub fn stream(&self, request: Request) -> BoxStream<'static, Response> {
         match self.prepare(request) {
-            Ok(request) => {
+            Ok((request, order)) => {
                 let responses = Executor::execute_stream(&self.schema, request, None);
-                responses.map(|response| with_codes(response, INVALID)).boxed()
+                responses.map(move |response| finished(response, &order)).boxed()
             }
             Err(refused) => futures_util::stream::iter([*refused]).boxed(),
         }
     }
 
-    /// Makes a request ready to be carried out, or refuses it for what can be told from its document alone.
-    fn prepare(&self, mut request: Request) -> Result<Request, Box<Response>> {
-        match request.parsed_query().map(limits::selections) {
-            Ok(selections) if selections <= MOST_SELECTIONS => Ok(request.data(Loaders::new(&self.store))),
-            Ok(_) => {
-                let message =
-                    format!("A document stands for at most {MOST_SELECTIONS} selections, fragments written out.");
-                let mut error =
-                    async_graphql::Error::from(Error::LimitExceeded(message)).into_server_error(Pos::default());
-                error.locations.clear(); // it is everywhere
-                Err(Response::from_errors(vec![error]).into())
-            }
-            Err(error) => {
-                let error = ServerError { message: without_source(&error.message), ..error };
-                Err(with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED").into())
-            }
+    /// Makes a request ready to be carried out, or refuses it for what can be told from its document alone. Answers the order of
+    /// its fields too.
+    fn prepare(&self, mut request: Request) -> Result<(Request, Order), Box<Response>> {
+        let name = request.operation_name.clone();
+        let document = request.parsed_query().map_err(|error| {
+            let error = ServerError { message: without_source(&error.message), ..error };
+            with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED")
+        })?;
+        let size = limits::measure(document);
+        if size.selections > MOST_SELECTIONS {
+            let message = format!("A document stands for at most {MOST_SELECTIONS} selections, fragments written out.");
+            let mut error = async_graphql::Error::from(Error::LimitExceeded(message)).into_server_error(Pos::default());
+            error.locations.clear(); // it is everywhere
+            return Err(Response::from_errors(vec![error]).into());
         }
+        // A circle is for the schema to refuse; there is no order to it.
+        let order = if size.circular { Order::default() } else { Order::of(document, name.as_deref()) };
+        Ok((request.data(Loaders::new(&self.store)), order))
     }
+}
+
+/// What the schema answers, as clients are to see it.
+fn finished(mut response: Response, order: &Order) -> Response {
+    order.apply(&mut response.data);
+    with_codes(response, "GRAPHQL_VALIDATION_FAILED")
 }
 
 /// The schema in the schema definition language.

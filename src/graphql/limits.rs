@@ -11,17 +11,29 @@ use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet};
 /// Deeper than this nothing is counted: it is more than anybody asks for.
 const DEEPEST: usize = 100;
 
-/// How many selections a document stands for, or as many as can be counted.
-pub(super) fn selections(document: &ExecutableDocument) -> u64 {
-    let mut counter = Counter { document, counted: HashMap::new() };
-    let operations =
-        document.operations.iter().map(|(_, operation)| counter.count(&operation.node.selection_set.node, 0));
-    operations.fold(0, u64::saturating_add)
+/// What a document comes to.
+pub(super) struct Size {
+    /// How many selections it stands for, or as many as can be counted.
+    pub(super) selections: u64,
+    /// Whether a fragment leads back to itself.
+    pub(super) circular: bool,
+}
+
+/// Measures a document.
+pub(super) fn measure(document: &ExecutableDocument) -> Size {
+    let mut counter = Counter { document, counted: HashMap::new(), circular: false };
+    let mut selections = 0_u64;
+    for (_, operation) in document.operations.iter() {
+        selections = selections.saturating_add(counter.count(&operation.node.selection_set.node, 0));
+    }
+    Size { selections, circular: counter.circular }
 }
 
 struct Counter<'a> {
     document: &'a ExecutableDocument,
-    counted: HashMap<&'a Name, u64>,
+    /// What each fragment stands for: nothing while it is being counted.
+    counted: HashMap<&'a Name, Option<u64>>,
+    circular: bool,
 }
 
 impl<'a> Counter<'a> {
@@ -41,14 +53,17 @@ impl<'a> Counter<'a> {
     }
 
     fn count_fragment(&mut self, name: &'a Name, depth: usize) -> u64 {
-        if let Some(counted) = self.counted.get(name) {
-            return *counted;
-        }
-        // One that leads back to itself, or to nothing, is for validation to refuse.
-        self.counted.insert(name, 1);
+        match self.counted.get(name) {
+            Some(Some(counted)) => return *counted,
+            Some(None) => {
+                self.circular = true;
+                return 0;
+            }
+            None => self.counted.insert(name, None),
+        };
         let fragment = self.document.fragments.get(name);
         let count = fragment.map_or(1, |it| self.count(&it.node.selection_set.node, depth).saturating_add(1));
-        self.counted.insert(name, count);
+        self.counted.insert(name, Some(count));
         count
     }
 }

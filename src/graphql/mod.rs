@@ -14,6 +14,7 @@ mod loaders;
 mod log;
 mod mutation;
 mod node;
+mod order;
 mod pipeline;
 mod query;
 

@@ -327,3 +327,34 @@ async fn the_changes_after_the_cursor_of_a_page_go_on_from_the_page() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fields_of_an_answer_come_in_the_order_in_which_they_were_asked_for() {
+    let server = TestServer::with(&["--slots", "0"]);
+    server.data("mutation { createWorkspace(input: { name: \"W\" }) { workspace { id } } }", json!({})).await;
+    let query = "query One { __typename } query Other { b: workspaces { totalCount nodes { ...W status jobs { nodes { \
+                 workspace { name } id ... on Node { id } type } } id } } __typename a: jobs { cursor } } \
+                 fragment W on Workspace { pipelines { totalCount } name }";
+    let body = json!({ "query": query, "operationName": "Other" });
+    let answer = server.http().post(server.url("/graphql")).json(&body).send().await.expect("an answer");
+    let answer = answer.text().await.expect("a text");
+    let keys = [
+        "b",
+        "totalCount",
+        "nodes",
+        "pipelines",
+        "name",
+        "status",
+        "jobs",
+        "workspace",
+        "type",
+        "id",
+        "__typename",
+        "a",
+    ];
+    let mut rest = answer.as_str();
+    for key in keys {
+        let place = rest.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} is not in its place: {answer}"));
+        rest = &rest[place..];
+    }
+}

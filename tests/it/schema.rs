@@ -166,6 +166,8 @@ async fn fragments_that_double_are_refused() {
     };
     assert_eq!(server.data(&spreads(3), json!({})).await, json!({ "__typename": "Query" }));
     assert_eq!(server.code(&spreads(22), json!({})).await, "LIMIT_EXCEEDED");
+    let circle = "{ ...f } fragment f on Query { ...g ...g } fragment g on Query { ...f ...f }";
+    assert_eq!(server.code(circle, json!({})).await, "LIMIT_EXCEEDED");
     // A chain that is as long as a request can be.
     let link = |level: usize| format!("fragment f{level} on Query {{ ...f{next} }}", next = level + 1);
     let chain: Vec<String> = (0..40_000).map(link).collect();
