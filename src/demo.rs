@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, ClientError, Said};
 use crate::config::Options;
 use crate::http::Access;
-use crate::server::{Failure, Server, Told};
+use crate::server::{Failure, Server};
 
 const WORKSPACE: &str = "Seattle weather";
 const PIPELINES: [(&str, &str); 2] = [
@@ -23,13 +23,12 @@ pub async fn run(options: Options, access: Access, token: Option<String>, once: 
     if options.slots == 0 {
         return Err("the demo runs jobs, so --slots has to be at least 1".into());
     }
-    let server = Server::start(options.clone(), access).await?;
-    let mut told = Told::new()?;
+    let mut server = Server::start(options.clone(), access).await?;
     let client = Client::connect(server.address(), token.as_deref()).await?;
     let shown = tokio::select! {
         shown = show(client, &options.data_dir) => shown,
-        () = told.wait() => {
-            server.shut_down(told).await?;
+        () = server.told_to_end() => {
+            server.shut_down().await?;
             return if once { Err("the demo was ended before its jobs were.".into()) } else { Ok(()) };
         }
     };

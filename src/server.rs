@@ -29,6 +29,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub struct Server {
     address: SocketAddr,
     options: Options,
+    told: Told,
     lifecycle: Lifecycle,
     shutdown: Shutdown,
     http: JoinHandle<std::io::Result<()>>,
@@ -39,6 +40,8 @@ pub struct Server {
 impl Server {
     /// Starts a server. It accepts requests when this returns.
     pub async fn start(options: Options, access: Access) -> Result<Self, Failure> {
+        // First, so that a signal from here on ends the server in its own way.
+        let told = Told::new()?;
         let directory = Directory::open(&options.data_dir)?;
         tracing::info!(directory = %directory.path().display(), "opening the database");
         let store = open_store(&directory, &options).await?;
@@ -59,7 +62,7 @@ impl Server {
         let sweeper = Sweeper::new(store, events, directory, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
-        Ok(Self { address, options, lifecycle, shutdown, http, runner, sweeper })
+        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, sweeper })
     }
 
     /// Where it listens.
@@ -69,30 +72,34 @@ impl Server {
 
     /// Serves until a signal says to end, then shuts down.
     pub async fn serve_until_told(mut self) -> Result<(), Failure> {
-        let mut told = Told::new()?;
         tokio::select! {
-            () = told.wait() => self.shut_down(told).await,
+            () = self.told.wait() => self.shut_down().await,
             ended = &mut self.http => Err(format!("the listener has ended: {ended:?}").into()),
             ended = &mut self.runner => Err(format!("the runner has ended: {ended:?}").into()),
         }
     }
 
+    /// Waits until a signal says to end.
+    pub async fn told_to_end(&mut self) {
+        self.told.wait().await;
+    }
+
     /// Shuts down at once: what runs is ended, and queued again.
     pub async fn stop(self) -> Result<(), Failure> {
         self.shutdown.interrupt();
-        self.shut_down(Told::new()?).await
+        self.shut_down().await
     }
 
     /// Starts no more jobs, gives the running ones their grace, ends what is left, then closes the connections. Until then
     /// subscribers see what happens. A second signal ends the grace.
-    pub async fn shut_down(mut self, mut told: Told) -> Result<(), Failure> {
+    pub async fn shut_down(mut self) -> Result<(), Failure> {
         tracing::info!(grace = ?self.options.shutdown_grace, "shutting down: waiting for running jobs");
         self.lifecycle.draining.cancel();
         self.shutdown.drain();
         let drained = tokio::select! {
             drained = &mut self.runner => Some(drained),
             () = sleep(self.options.shutdown_grace) => None,
-            () = told.wait() => None,
+            () = self.told.wait() => None,
         };
         let ended = match drained {
             Some(ended) => ended,
@@ -130,19 +137,17 @@ async fn open_store(directory: &Directory, options: &Options) -> Result<Store, F
 
 /// The signals that tell a server to end. From when this is made they do nothing else.
 #[derive(Debug)]
-pub struct Told {
+struct Told {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Told {
-    /// Begins to listen for them.
-    pub fn new() -> std::io::Result<Self> {
+    fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits until one has come.
-    pub async fn wait(&mut self) {
+    async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
