@@ -8,7 +8,7 @@ use jobstream::config::{Command, CommandLine, Options};
 use jobstream::server::Failure;
 use tracing_subscriber::EnvFilter;
 
-/// Answering GraphQL is many small allocations: a fifth of the time went into glibc's allocator. mimalloc was as fast as this one, but
+/// Answering GraphQL is many small allocations: a fifth of a profile's samples were in glibc's allocator. mimalloc was as fast as this one, but
 /// kept 200 MiB when a million lines were read, for what one thread allocates is freed by another.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
