@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::http::{Access, Token};
+use crate::graphql::Settings;
+use crate::http::{Access, Bounds, Token};
 use crate::runner::Limits;
 use crate::store::Synchronous;
 
@@ -103,14 +104,22 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
 
-    /// Origins, such as `https://app.example.com`, whose pages may open a WebSocket, beside the server's own and this machine's: repeated,
-    /// or separated by commas.
+    /// Origins, such as `https://app.example.com`, whose pages may talk to the server, beside the server's own and this machine's:
+    /// repeated, or separated by commas. `*` is any, and needs JOBSTREAM_TOKEN.
     #[arg(long, env = "JOBSTREAM_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
 
     /// What the server logs of itself, to standard error: a level, or tracing's directives such as `info,jobstream::http=debug`.
     #[arg(long, env = "JOBSTREAM_LOG", value_name = "DIRECTIVES", default_value = "info")]
     pub log: String,
+
+    /// What clients may hold of the server.
+    #[command(flatten)]
+    pub bounds: Bounds,
+
+    /// What they may ask of it.
+    #[command(flatten)]
+    pub graphql: Settings,
 }
 
 /// Why the options cannot be used together.
@@ -122,6 +131,9 @@ pub enum ConfigError {
          Set JOBSTREAM_TOKEN to a secret that clients must show, or listen at 127.0.0.1."
     )]
     TokenNeeded(SocketAddr),
+    /// Any page that somebody here looks at could run anything here.
+    #[error("--allow-origin '*' lets the pages of any site talk to the server: it needs JOBSTREAM_TOKEN.")]
+    OriginsNeedToken,
     /// A token that can be guessed is none.
     #[error("JOBSTREAM_TOKEN has to have at least 16 characters, and no white space.")]
     WeakToken,
@@ -132,6 +144,7 @@ impl Options {
     pub fn access(&self, token: Option<&str>) -> Result<Access, ConfigError> {
         match token {
             None if !self.listen.ip().is_loopback() => return Err(ConfigError::TokenNeeded(self.listen)),
+            None if self.allow_origin.iter().any(|it| it == "*") => return Err(ConfigError::OriginsNeedToken),
             Some(token) if token.len() < 16 || token.contains(char::is_whitespace) => {
                 return Err(ConfigError::WeakToken);
             }
@@ -147,7 +160,7 @@ impl Options {
 }
 
 /// Seconds, with a fraction if wanted.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it is a number of seconds, such as 10 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

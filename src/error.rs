@@ -52,6 +52,10 @@ pub enum Error {
     /// The request asks for more than the server allows.
     #[error("{0}")]
     LimitExceeded(String),
+    /// The document that the request names is not known.
+    // The text is what the clients of automatic persisted queries look for.
+    #[error("PersistedQueryNotFound")]
+    PersistedQueryNotFound,
     /// The database cannot be written or read at the moment; nothing was changed.
     #[error("The database is not available at the moment. Nothing was changed; try again.")]
     Unavailable(#[source] Detail),
@@ -123,6 +127,7 @@ impl Error {
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::Forbidden(_) => "FORBIDDEN",
             Self::LimitExceeded(_) => "LIMIT_EXCEEDED",
+            Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
             Self::Unavailable(_) => "UNAVAILABLE",
             Self::Stale | Self::Internal(_) => "INTERNAL",
         }

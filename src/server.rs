@@ -53,8 +53,10 @@ impl Server {
             .map_err(|error| format!("cannot listen at {}: {error}", options.listen))?;
         let address = listener.local_addr()?;
         let lifecycle = Lifecycle::default();
-        let api = Api::new(store.clone(), jobs.clone(), events.clone());
-        let http = tokio::spawn(Http::new(api, store.clone(), access, lifecycle.clone()).serve(listener));
+        let api = Api::new(store.clone(), jobs.clone(), events.clone(), options.graphql.clone())?;
+        let bounds = options.bounds.clone();
+        let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone());
+        let http = tokio::spawn(http.serve(listener));
 
         let shutdown = Shutdown::default();
         let runner = Runner::new(jobs, events.clone(), directory.clone(), options.limits(), shutdown.clone());

@@ -1,36 +1,69 @@
-//! Carrying out GraphQL requests, for whatever transport brings them.
+//! Carrying out GraphQL operations, for whatever transport brings them.
+//!
+//! An operation is prepared: its document is found, measured and parsed, or refused. What was answered already, and still stands, is not
+//! carried out again (`cache`); subscriptions that are the same are carried out once (`live`).
 
-use async_graphql::{
-    ErrorExtensionValues, Executor, PathSegment, Pos, Request, Response, Schema, SchemaBuilder, ServerError,
-};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_graphql::parser::types::OperationType;
+use async_graphql::{Executor, Request, Response, Schema, SchemaBuilder, Variables};
+use async_stream::stream;
 use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::{FutureExt, Stream};
 
+use super::cache::Answers;
+use super::errors;
 use super::job::JobConnection;
-use super::limits;
+use super::limits::Limits;
+use super::live::{Live, Next, Step};
 use super::loaders::Loaders;
 use super::mutation::Mutation;
+use super::operation::{Answer, Caller, Json, Operation};
 use super::order::Order;
+use super::persisted::{Documents, ListError};
 use super::pipeline::PipelineConnection;
+use super::plan::{self, Key, Plan};
+use super::progress::Progress;
 use super::query::Query;
 use super::subscription::Subscription;
 use super::workspace::WorkspaceConnection;
-use crate::error::{Error, Problem};
+use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::Jobs;
-use crate::store::Store;
+use crate::store::{Revision, Store};
 
-/// What is nested deeper than this, or asks for more fields than this, is refused before it is run. The introspection that GraphiQL
-/// asks for is the deepest that has to pass.
-const DEEPEST: usize = 20;
-const DEEPEST_RECURSION: usize = 24;
-const MOST_COMPLEX: usize = 2_000;
-const MOST_SELECTIONS: u64 = 10_000;
+/// What the API allows.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "GraphQL")]
+pub struct Settings {
+    /// Whether clients may ask for the schema. GraphiQL and code generators do.
+    #[arg(long, env = "JOBSTREAM_INTROSPECTION", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub introspection: bool,
+
+    /// A JSON file of documents by their ids, as GraphQL Code Generator writes it: then nothing else is carried out.
+    #[arg(long, env = "JOBSTREAM_OPERATIONS", value_name = "FILE")]
+    pub operations: Option<PathBuf>,
+
+    /// How many bytes of answers are kept, to be given again while nothing that they show has changed. With 0 none are.
+    #[arg(long, env = "JOBSTREAM_CACHE_BYTES", value_name = "BYTES", default_value_t = 32 << 20)]
+    pub cache_bytes: usize,
+
+    /// What a document may ask for.
+    #[command(flatten)]
+    pub limits: Limits,
+}
 
 /// The schema with all that its resolvers need. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     schema: Schema<Query, Mutation, Subscription>,
     store: Store,
+    limits: Arc<Limits>,
+    documents: Documents,
+    answers: Answers,
+    live: Live,
 }
 
 impl std::fmt::Debug for Api {
@@ -39,65 +72,194 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// An operation that may be carried out.
+pub struct Prepared {
+    what: What,
+    revision: Revision,
+}
+
+enum What {
+    Known(Json),
+    Unknown(Plan),
+}
+
+impl Prepared {
+    /// Whether it is a query, a mutation or a subscription. What cannot be told is refused when it is carried out.
+    pub fn kind(&self) -> OperationType {
+        match &self.what {
+            What::Known(_) => OperationType::Query,
+            What::Unknown(plan) => plan.kind,
+        }
+    }
+}
+
 impl Api {
     /// The API to these jobs.
-    pub fn new(store: Store, jobs: Jobs, events: Events) -> Self {
-        let schema = builder()
+    pub fn new(store: Store, jobs: Jobs, events: Events, settings: Settings) -> Result<Self, ListError> {
+        let limits = Arc::new(settings.limits);
+        let mut schema = builder()
             .data(store.clone())
             .data(jobs)
             .data(events)
-            .limit_depth(DEEPEST)
-            .limit_recursive_depth(DEEPEST_RECURSION)
-            .limit_complexity(MOST_COMPLEX)
-            .finish();
-        Self { schema, store }
+            .data(Arc::clone(&limits))
+            .limit_depth(limits.max_depth)
+            .limit_recursive_depth(limits.max_recursion)
+            .limit_complexity(limits.max_complexity);
+        if !settings.introspection {
+            schema = schema.disable_introspection().disable_suggestions();
+        }
+        let documents = match &settings.operations {
+            Some(list) => Documents::listed(list)?,
+            None => Documents::default(),
+        };
+        let answers = Answers::new(settings.cache_bytes);
+        Ok(Self { schema: schema.finish(), store, limits, documents, answers, live: Live::default() })
+    }
+
+    /// Makes an operation ready to be carried out, or refuses it for what can be told without the schema.
+    pub fn prepare(&self, mut operation: Operation, caller: Caller) -> Result<Prepared, Answer> {
+        // Before anything is read, so that what is read is not older.
+        let revision = self.store.revision();
+        let found = self.documents.find(&mut operation).map_err(Answer::refusal)?;
+        let variables = operation.variables.map(|it| Box::<str>::from(it));
+        let key = Key { caller, query: found.text, operation_name: operation.operation_name, variables };
+        if let Some(answer) = self.answers.get(&key, revision) {
+            return Ok(Prepared { what: What::Known(answer), revision });
+        }
+        let plan = self.plan(key)?;
+        if let Some(id) = found.learn_as {
+            self.documents.learn(id, &plan.key.query);
+        }
+        Ok(Prepared { what: What::Unknown(plan), revision })
+    }
+
+    fn plan(&self, key: Key) -> Result<Plan, Answer> {
+        self.limits.check_text(&key.query).map_err(Answer::refusal)?;
+        let document = async_graphql::parser::parse_query(&*key.query)
+            .map_err(|error| Answer::of(&errors::not_parsed(error.into()), false))?;
+        let size = self.limits.check_document(&document).map_err(Answer::refusal)?;
+        let name = key.operation_name.as_deref();
+        // A circle is for the schema to refuse; there is no order to it.
+        let (order, roots) = match plan::wanted(&document, name).filter(|_| !size.circular) {
+            Some(it) => (Order::of(&document, name), plan::root_fields(&document, &it.selection_set.node)),
+            None => (Order::default(), 0),
+        };
+        let kind = plan::wanted(&document, name).map_or(OperationType::Query, |it| it.ty);
+        if kind == OperationType::Subscription && roots > 1 {
+            let error = Error::bad_input("query", "A subscription has one field. Subscribe several times.");
+            return Err(Answer::refusal(error));
+        }
+        let variables = match &key.variables {
+            None => Variables::default(),
+            Some(json) => Variables::from_json(
+                serde_json::from_str(json)
+                    .map_err(|error| Answer::refusal(Error::bad_input("variables", format!("{error}."))))?,
+            ),
+        };
+        Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
     }
 
     /// Carries out a query or mutation.
-    pub async fn execute(&self, request: Request) -> Response {
-        match self.prepare(request) {
-            Ok((request, order)) => finished(self.schema.execute(request).await, &order),
-            Err(refused) => *refused,
+    pub async fn execute(&self, prepared: Prepared) -> Answer {
+        let plan = match prepared.what {
+            What::Known(answer) => return Answer::Result(answer),
+            What::Unknown(plan) => plan,
+        };
+        let carried_out = AssertUnwindSafe(self.schema.execute(self.with_loaders(plan.request()))).catch_unwind();
+        let response = match carried_out.await {
+            Ok(response) => finished(response, &plan.order),
+            Err(panic) => return panicked(&*panic),
+        };
+        let answer = Answer::of(&response, false);
+        if let Answer::Result(json) = &answer
+            && plan.kind == OperationType::Query
+            && response.errors.is_empty()
+        {
+            self.answers.keep(plan.key, json.clone(), prepared.revision, plan.reads_logs);
+        }
+        answer
+    }
+
+    /// Carries out any operation; a query or mutation has one answer.
+    pub fn stream(&self, prepared: Prepared) -> BoxStream<'static, Answer> {
+        let api = self.clone();
+        match prepared.what {
+            What::Unknown(plan) if plan.kind == OperationType::Subscription => api.subscribe(Arc::new(plan)).boxed(),
+            _ => async move { api.execute(prepared).await }.into_stream().boxed(),
         }
     }
 
-    /// Carries out any operation; a query or mutation gives one response. A response without data whose errors have no path
-    /// says that the operation was refused, and is the only one.
-    pub fn stream(&self, request: Request) -> BoxStream<'static, Response> {
-        match self.prepare(request) {
-            Ok((request, order)) => {
-                let responses = Executor::execute_stream(&self.schema, request, None);
-                responses.map(move |response| finished(response, &order)).boxed()
+    fn subscribe(self, mut plan: Arc<Plan>) -> impl Stream<Item = Answer> + Send {
+        stream! {
+            let mut from = None;
+            loop {
+                let progress = Progress::replay(from);
+                let mut replay = self.steps(&plan, &progress);
+                while let Some(step) = replay.next().await {
+                    let last = step.answer.is_last();
+                    yield step.answer;
+                    if last {
+                        return;
+                    }
+                }
+                let Some(at) = progress.caught_up() else { return };
+                drop(replay);
+                from = Some(at);
+                let Some(mut seat) = self.live.join(&plan, at, |plan| self.steps(plan, &Progress::live(at))) else {
+                    continue;
+                };
+                plan = seat.plan();
+                loop {
+                    match seat.next().await {
+                        Next::Answer(answer) => {
+                            let last = answer.is_last();
+                            yield answer;
+                            if last {
+                                return;
+                            }
+                        }
+                        Next::Behind(position) => {
+                            from = Some(position);
+                            break;
+                        }
+                        Next::Over => return,
+                    }
+                }
             }
-            Err(refused) => futures_util::stream::iter([*refused]).boxed(),
         }
     }
 
-    /// Makes a request ready to be carried out, or refuses it for what can be told from its document alone. Answers the order of
-    /// its fields too.
-    fn prepare(&self, mut request: Request) -> Result<(Request, Order), Box<Response>> {
-        let name = request.operation_name.clone();
-        let document = request.parsed_query().map_err(|error| {
-            let error = ServerError { message: without_source(&error.message), ..error };
-            with_codes(Response::from_errors(vec![error]), "GRAPHQL_PARSE_FAILED")
-        })?;
-        let size = limits::measure(document);
-        if size.selections > MOST_SELECTIONS {
-            let message = format!("A document stands for at most {MOST_SELECTIONS} selections, fragments written out.");
-            let mut error = async_graphql::Error::from(Error::LimitExceeded(message)).into_server_error(Pos::default());
-            error.locations.clear(); // it is everywhere
-            return Err(Response::from_errors(vec![error]).into());
-        }
-        // A circle is for the schema to refuse; there is no order to it.
-        let order = if size.circular { Order::default() } else { Order::of(document, name.as_deref()) };
-        Ok((request.data(Loaders::new(&self.store)), order))
+    /// Carries out a subscription, telling its progress.
+    fn steps(&self, plan: &Arc<Plan>, progress: &Progress) -> BoxStream<'static, Step> {
+        let request = self.with_loaders(plan.request()).data(progress.clone());
+        let responses = AssertUnwindSafe(Executor::execute_stream(&self.schema, request, None)).catch_unwind();
+        let (plan, progress) = (Arc::clone(plan), progress.clone());
+        let steps = responses.map(move |response| {
+            let answer = match response {
+                Ok(response) => Answer::of(&finished(response, &plan.order), true),
+                Err(panic) => panicked(&*panic),
+            };
+            let (after, to) = progress.newest();
+            Step { after, to, answer }
+        });
+        steps.boxed()
+    }
+
+    fn with_loaders(&self, request: Request) -> Request {
+        request.data(Loaders::new(&self.store))
     }
 }
 
 /// What the schema answers, as clients are to see it.
 fn finished(mut response: Response, order: &Order) -> Response {
     order.apply(&mut response.data);
-    with_codes(response, "GRAPHQL_VALIDATION_FAILED")
+    errors::with_codes(response)
+}
+
+/// A fault of a resolver. The panic itself is logged where it happens.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Answer {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Answer::fault(Error::internal(format!("a resolver panicked: {}", message.unwrap_or("no message"))))
 }
 
 /// The schema in the schema definition language.
@@ -112,48 +274,4 @@ fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
         .override_output_type_description::<JobConnection>("A page of jobs.")
         .override_output_type_description::<PipelineConnection>("A page of pipelines.")
         .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")
-}
-
-/// Our own errors carry their codes; the library's are told apart by how far the request came.
-fn with_codes(mut response: Response, before_execution: &str) -> Response {
-    for error in &mut response.errors {
-        let code = match &error {
-            error if error.extensions.as_ref().is_some_and(|it| it.get("code").is_some()) => continue,
-            error if is_limit(error) => "LIMIT_EXCEEDED",
-            error if error.path.is_empty() => before_execution,
-            _ => {
-                // An argument that its type does not take; which one, only the message says.
-                let problem = Problem { path: path_text(&error.path), message: error.message.clone() };
-                if let Ok(problems) = async_graphql::to_value([problem]) {
-                    error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("problems", problems);
-                }
-                "BAD_USER_INPUT"
-            }
-        };
-        error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", code);
-    }
-    response
-}
-
-/// What the parser says, without the lines of the document that it shows: they may hold what is sensitive. Its position is in the
-/// error's `locations`.
-fn without_source(message: &str) -> String {
-    match message.lines().rev().find_map(|line| line.trim_start().strip_prefix("= ")) {
-        Some(said) => format!("The document is not GraphQL: {said}."),
-        None => "The document is not GraphQL.".to_owned(),
-    }
-}
-
-fn path_text(path: &[PathSegment]) -> String {
-    let segments = path.iter().map(|segment| match segment {
-        PathSegment::Field(name) => name.clone(),
-        PathSegment::Index(index) => index.to_string(),
-    });
-    segments.collect::<Vec<_>>().join(".")
-}
-
-fn is_limit(error: &ServerError) -> bool {
-    ["Query is nested too deep.", "Query is too complex.", "The recursion depth"]
-        .iter()
-        .any(|text| error.message.starts_with(text))
 }

@@ -1,9 +1,9 @@
 //! Errors as clients see them: a message, and `extensions.code`. The one place where they are turned into GraphQL.
 
-use async_graphql::ErrorExtensionValues;
+use async_graphql::{ErrorExtensionValues, PathSegment, Response, ServerError};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, Problem};
 
 impl From<Error> for async_graphql::Error {
     fn from(error: Error) -> Self {
@@ -31,4 +31,60 @@ impl From<Error> for async_graphql::Error {
 pub fn error_body(error: Error) -> serde_json::Value {
     let error = async_graphql::Error::from(error);
     serde_json::json!({ "errors": [{ "message": error.message, "extensions": error.extensions }] })
+}
+
+/// The response to a document that is not GraphQL.
+pub(super) fn not_parsed(error: ServerError) -> Response {
+    let message = match error.message.as_str() {
+        "recursion limit exceeded." => "Selections are nested too deep.".to_owned(),
+        message => without_source(message),
+    };
+    let mut error = ServerError { message, ..error };
+    error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", "GRAPHQL_PARSE_FAILED");
+    Response::from_errors(vec![error])
+}
+
+/// What the schema answers, with a code in every error: our own carry theirs, the library's are told apart by how far the request
+/// came.
+pub(super) fn with_codes(mut response: Response) -> Response {
+    for error in &mut response.errors {
+        let code = match &error {
+            error if error.extensions.as_ref().is_some_and(|it| it.get("code").is_some()) => continue,
+            error if is_limit(error) => "LIMIT_EXCEEDED",
+            error if error.path.is_empty() => "GRAPHQL_VALIDATION_FAILED",
+            _ => {
+                // An argument that its type does not take; which one, only the message says.
+                let problem = Problem { path: path_text(&error.path), message: error.message.clone() };
+                if let Ok(problems) = async_graphql::to_value([problem]) {
+                    error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("problems", problems);
+                }
+                "BAD_USER_INPUT"
+            }
+        };
+        error.extensions.get_or_insert_with(ErrorExtensionValues::default).set("code", code);
+    }
+    response
+}
+
+/// What the parser says, without the lines of the document that it shows: they may hold what is sensitive. Its position is in the
+/// error's `locations`.
+fn without_source(message: &str) -> String {
+    match message.lines().rev().find_map(|line| line.trim_start().strip_prefix("= ")) {
+        Some(said) => format!("The document is not GraphQL: {said}."),
+        None => "The document is not GraphQL.".to_owned(),
+    }
+}
+
+fn path_text(path: &[PathSegment]) -> String {
+    let segments = path.iter().map(|segment| match segment {
+        PathSegment::Field(name) => name.clone(),
+        PathSegment::Index(index) => index.to_string(),
+    });
+    segments.collect::<Vec<_>>().join(".")
+}
+
+fn is_limit(error: &ServerError) -> bool {
+    ["Query is nested too deep.", "Query is too complex.", "The recursion depth"]
+        .iter()
+        .any(|text| error.message.starts_with(text))
 }

@@ -3,6 +3,7 @@
 //! Types and resolvers here, rules in `jobs`, rows from `store`. The transports see only [`Api`].
 
 mod api;
+mod cache;
 mod connection;
 mod errors;
 mod input;
@@ -10,17 +11,22 @@ mod invitation;
 mod job;
 mod limits;
 mod lines;
+mod live;
 mod loaders;
 mod log;
 mod mutation;
 mod node;
+mod operation;
 mod order;
+mod persisted;
 mod pipeline;
+mod plan;
+mod progress;
 mod query;
-
 mod scalars;
 mod subscription;
 mod workspace;
 
-pub use api::{Api, sdl};
+pub use api::{Api, Prepared, Settings, sdl};
 pub use errors::error_body;
+pub use operation::{Answer, Caller, Operation};

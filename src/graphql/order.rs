@@ -7,6 +7,8 @@ use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::{ExecutableDocument, Selection, SelectionSet};
 use async_graphql::{Name, Value};
 
+use super::plan::wanted;
+
 /// The keys of an object in order, each with the order of what it holds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Order {
@@ -17,10 +19,8 @@ impl Order {
     /// The order that the operation with this name asks for, or the only one. No fragment may lead back to itself.
     pub(super) fn of(document: &ExecutableDocument, name: Option<&str>) -> Self {
         let mut order = Self::default();
-        let mut operations = document.operations.iter();
-        let wanted = operations.find(|(own, _)| name.is_none() || own.map(Name::as_str) == name);
-        if let Some((_, operation)) = wanted {
-            order.add(&operation.node.selection_set.node, document);
+        if let Some(operation) = wanted(document, name) {
+            order.add(&operation.selection_set.node, document);
         }
         order
     }

@@ -1,4 +1,5 @@
-//! Subscriptions. Each reads the store past its own position whenever the bell rings, so it misses nothing and repeats nothing.
+//! Subscriptions. Each reads the store past its own position whenever the bell rings, so it misses nothing and repeats nothing. How
+//! far it is it tells in its [`Progress`].
 
 use async_graphql::{Context, ID, Object, Result, Subscription};
 use async_stream::try_stream;
@@ -7,6 +8,7 @@ use futures_util::{FutureExt, Stream};
 use super::connection::{stream_cursor, stream_position};
 use super::job::Job;
 use super::log::{self, JobLogs, LogRequest};
+use super::progress::Progress;
 use super::scalars::{Ids, id};
 use crate::error::{Error, both};
 use crate::events::Events;
@@ -42,8 +44,11 @@ impl Subscription {
         let ((), after) = both(ids.finish(), after.as_deref().map(stream_position).transpose())?;
         let mut bell = ctx.data_unchecked::<Events>().status();
         let store = ctx.data_unchecked::<Store>().clone();
-        let begin = store.read(move |conn| async move { begin(conn, filter, after).await }.boxed());
-        let Beginning { initial, mut position, over } = begin.await?;
+        let progress = ctx.data_unchecked::<Progress>().clone();
+        let Beginning { initial, mut position, over } = match progress.goes_on_from() {
+            Some(position) => Beginning { initial: Vec::new(), position, over: false },
+            None => store.read(move |conn| async move { begin(conn, filter, after).await }.boxed()).await?,
+        };
         Ok(try_stream! {
             for change in initial {
                 yield JobStatusChange { change, initial: true };
@@ -51,11 +56,15 @@ impl Subscription {
             if over {
                 return;
             }
+            // The position of the change that was told last: those between it and `position` are of no interest here.
+            let mut told = position;
             loop {
                 let page = store.read(move |conn| conn.status_changes(filter, position, CHANGES as i64).boxed()).await?;
                 let caught_up = page.changes.len() < CHANGES;
                 for change in page.changes {
                     let over = change.deleted && filter.job.is_some();
+                    progress.event(told..=change.position - 1, change.position);
+                    told = change.position;
                     yield JobStatusChange { change, initial: false };
                     if over {
                         return;
@@ -63,6 +72,9 @@ impl Subscription {
                 }
                 position = page.read_to;
                 if caught_up {
+                    if !progress.waits_at(position) {
+                        return;
+                    }
                     bell.rung().await;
                 }
             }
@@ -81,17 +93,24 @@ impl Subscription {
         let (job, ()) = both(id("jobId", &job_id), numbered)?;
         let mut bell = ctx.data_unchecked::<Events>().job(job);
         let store = ctx.data_unchecked::<Store>().clone();
-        let mut logs = log::read(&store, job, LogRequest::From(sequence, ENOUGH)).await?;
+        let progress = ctx.data_unchecked::<Progress>().clone();
+        let mut at = progress.goes_on_from().unwrap_or(sequence);
+        let mut logs = log::read(&store, job, LogRequest::From(at, ENOUGH)).await?;
         Ok(try_stream! {
             loop {
                 let (next, complete, nothing_new) = (logs.next_sequence, logs.complete, logs.is_empty());
                 if complete || !nothing_new {
+                    progress.event(at..=at, next);
                     yield logs;
                 }
                 if complete {
                     return;
                 }
+                at = next;
                 if nothing_new {
+                    if !progress.waits_at(next) {
+                        return;
+                    }
                     bell.rung().await;
                 }
                 logs = log::read(&store, job, LogRequest::From(next, ENOUGH)).await?;

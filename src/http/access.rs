@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use super::Http;
 use super::reply::failure;
 use crate::error::Error;
+use crate::graphql::Caller;
 
 /// A secret that clients show. Its `Debug` hides it.
 #[derive(Clone)]
@@ -44,21 +45,30 @@ pub struct Access {
     pub token: Option<Token>,
     /// Names, beside addresses and `localhost`, that clients may call the server by.
     pub hosts: Vec<String>,
-    /// Origins, beside the server's own and those of this machine, whose pages may talk to it.
+    /// Origins, beside the server's own and those of this machine, whose pages may talk to it: `*` for any.
     pub origins: Vec<String>,
 }
 
 impl Access {
-    /// Whether an `Authorization` of this value is good enough.
-    pub(super) fn admits(&self, authorization: Option<&str>) -> bool {
-        let Some(token) = &self.token else { return true };
-        let shown = authorization.and_then(|it| it.split_once(' '));
-        shown.is_some_and(|(scheme, shown)| scheme.eq_ignore_ascii_case("Bearer") && token.is(shown.trim()))
+    /// Who shows an `Authorization` of this value, if that is good enough.
+    pub(super) fn admit(&self, authorization: Option<&str>) -> Option<Caller> {
+        let Some(token) = &self.token else { return Some(Caller::default()) };
+        let (scheme, shown) = authorization?.split_once(' ')?;
+        let admitted = scheme.eq_ignore_ascii_case("Bearer") && token.is(shown.trim());
+        admitted.then(|| Caller::with_token(shown.trim()))
     }
 
-    /// Whether the headers of a request say that it is good enough.
-    pub(super) fn admits_headers(&self, headers: &HeaderMap) -> bool {
-        self.admits(text(headers, header::AUTHORIZATION))
+    /// Who sends these headers, if they say enough.
+    pub(super) fn admit_headers(&self, headers: &HeaderMap) -> Option<Caller> {
+        self.admit(text(headers, header::AUTHORIZATION))
+    }
+
+    /// Whether pages of an origin may talk to the server, which they call by this host.
+    pub(super) fn knows_origin(&self, origin: &str, host: &str) -> bool {
+        let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+        let own = authority.eq_ignore_ascii_case(host);
+        let neighbour = is_local(host_name(authority)) && is_local(host_name(host));
+        own || neighbour || self.origins.iter().any(|it| it == "*" || it.eq_ignore_ascii_case(origin))
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Error> {
@@ -71,10 +81,7 @@ impl Access {
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
-        let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-        let own = authority.eq_ignore_ascii_case(host);
-        let neighbour = is_local(host_name(authority)) && is_local(name);
-        if own || neighbour || self.origins.iter().any(|it| it.eq_ignore_ascii_case(origin)) {
+        if self.knows_origin(origin, host) {
             return Ok(());
         }
         Err(Error::Forbidden(format!(
@@ -93,7 +100,7 @@ pub(super) async fn require_known_origin(State(http): State<Http>, request: Requ
 
 /// Refuses requests without the token.
 pub(super) async fn require_token(State(http): State<Http>, request: Request, next: Next) -> Response {
-    if http.access.admits_headers(request.headers()) {
+    if http.access.admit_headers(request.headers()).is_some() {
         next.run(request).await
     } else {
         failure(Error::Unauthenticated)

@@ -1,194 +1,171 @@
 //! GraphQL over HTTP: POST with JSON, and GET for queries. <https://graphql.github.io/graphql-over-http/>
 
-use async_graphql::parser::types::{DocumentOperations, OperationType};
-use async_graphql::{Request as GraphQLRequest, Response as GraphQLResponse, Value, Variables};
-use axum::body::{Body, to_bytes};
+use async_graphql::parser::types::OperationType;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Query, Request, State, WebSocketUpgrade};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value as Json, json};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
+use super::accept::MediaType;
 use super::access::text;
-use super::reply::failure;
-use super::{Http, websocket};
+use super::reply::{failure, refusal};
+use super::{Http, sse, websocket};
 use crate::error::Error;
+use crate::graphql::{Answer, Caller, Operation, Prepared};
 
-/// The largest body of a request.
-const LARGEST_BODY: usize = 2 * 1024 * 1024;
 const JSON: &str = "application/json";
-const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
 
 /// Carries out a request, or begins a WebSocket.
 pub(super) async fn handle(State(http): State<Http>, request: Request) -> Response {
+    let caller = http.access.admit_headers(request.headers());
     if websocket::is_upgrade(request.headers()) {
         let (mut parts, _) = request.into_parts();
-        let admitted = http.access.admits_headers(&parts.headers);
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => websocket::accept(http, upgrade, admitted),
+            Ok(upgrade) => websocket::accept(http, upgrade, caller),
             Err(rejection) => rejection.into_response(),
         };
     }
-    if !http.access.admits_headers(request.headers()) {
-        return failure(Error::Unauthenticated);
-    }
-    let Some(media_type) = acceptable(request.headers()) else {
-        return refusal(
-            StatusCode::NOT_ACCEPTABLE,
-            JSON,
-            "BAD_REQUEST",
-            &format!("Accept {JSON} or {GRAPHQL_RESPONSE}."),
-        );
+    let Some(caller) = caller else { return failure(Error::Unauthenticated) };
+    let Some(media_type) = MediaType::best(request.headers()) else {
+        return refusal(StatusCode::NOT_ACCEPTABLE, "Accept application/json or application/graphql-response+json.");
     };
-    match answer(&http, request, media_type).await {
+    let method = request.method().clone();
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let mut response = match answer(&http, request, caller, media_type).await {
         Ok(response) => response,
-        Err(Refused(status, message)) => refusal(status, media_type, "BAD_REQUEST", &message),
+        Err(Refused(status, message)) => refusal(status, &message),
+    };
+    if method == Method::GET && response.status() == StatusCode::OK {
+        // What another sees, or another media type, is another answer; and each has to be asked for anew.
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("accept, authorization"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        if let Some(tag) = headers.get(header::ETAG)
+            && known.is_some_and(|known| names(&known, tag))
+        {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            *response.body_mut() = Body::empty();
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
     }
+    response
 }
 
 /// A request that is not carried out.
 struct Refused(StatusCode, String);
 
-async fn answer(http: &Http, request: Request, media_type: &'static str) -> Result<Response, Refused> {
-    let only_queries = request.method() == Method::GET;
-    let mut request = match *request.method() {
+async fn answer(http: &Http, request: Request, caller: Caller, media_type: MediaType) -> Result<Response, Refused> {
+    let over_get = request.method() == Method::GET;
+    let operation = match *request.method() {
         Method::GET => from_query_string(&request)?,
-        Method::POST => from_body(request).await?,
+        Method::POST => from_body(request, http.bounds.max_request_bytes).await?,
         _ => return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Use POST, or GET for queries.".to_owned())),
     };
-    match operation_type(&mut request) {
-        Some(OperationType::Subscription) => {
-            let message = "Subscriptions are served over WebSocket.".to_owned();
-            return Err(Refused(StatusCode::BAD_REQUEST, message));
-        }
-        Some(OperationType::Mutation) if only_queries => {
-            return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Only queries are carried out over GET.".to_owned()));
-        }
-        _ => {}
+    let prepared = match http.api.prepare(operation, caller) {
+        Ok(prepared) => prepared,
+        Err(answer) if media_type == MediaType::EventStream => return Ok(sse::refuse(answer)),
+        Err(answer) => return Ok(reply(answer, media_type, over_get)),
+    };
+    if prepared.kind() == OperationType::Mutation && over_get {
+        return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Mutations are not carried out over GET.".to_owned()));
+    }
+    if media_type == MediaType::EventStream {
+        return Ok(sse::begin(http, prepared));
+    }
+    if prepared.kind() == OperationType::Subscription {
+        let message = "Subscriptions are served over WebSocket, and to clients that accept text/event-stream.";
+        return Err(Refused(StatusCode::BAD_REQUEST, message.to_owned()));
+    }
+    Ok(reply(carry_out(http, prepared).await, media_type, over_get))
+}
+
+async fn carry_out(http: &Http, prepared: Prepared) -> Answer {
+    if prepared.kind() == OperationType::Query {
+        return http.api.execute(prepared).await;
     }
     // In a task of its own: a client that goes away takes nothing with it half way.
     let api = http.api.clone();
-    let carried_out = tokio::spawn(async move { api.execute(request).await }).await;
-    let response = carried_out.map_err(|error| {
-        tracing::error!(%error, "a request panicked");
-        Refused(StatusCode::INTERNAL_SERVER_ERROR, "Internal error.".to_owned())
-    })?;
-    Ok(reply(&response, media_type))
+    let carried_out = tokio::spawn(async move { api.execute(prepared).await });
+    carried_out.await.unwrap_or_else(|error| Answer::fault(Error::internal(error)))
 }
 
-/// The operation that is asked for, if the document says which that is.
-pub(super) fn operation_type(request: &mut GraphQLRequest) -> Option<OperationType> {
-    let name = request.operation_name.clone();
-    match &request.parsed_query().ok()?.operations {
-        DocumentOperations::Single(operation) => Some(operation.node.ty),
-        DocumentOperations::Multiple(operations) => Some(operations.get(name?.as_str())?.node.ty),
-    }
-}
-
-/// The better of the two media types that the client accepts. One that says nothing accepts anything.
-fn acceptable(headers: &HeaderMap) -> Option<&'static str> {
-    if !headers.contains_key(header::ACCEPT) {
-        return Some(JSON);
-    }
-    let mut best: Option<(f32, &'static str)> = None;
-    for part in headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(',')) {
-        let mut pieces = part.split(';').map(str::trim);
-        let media_type = match pieces.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            GRAPHQL_RESPONSE => GRAPHQL_RESPONSE,
-            JSON | "application/*" | "*/*" => JSON,
-            _ => continue,
-        };
-        let weight = pieces.find_map(|it| it.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
-        if weight > 0.0 && best.is_none_or(|(other, _)| weight > other) {
-            best = Some((weight, media_type));
-        }
-    }
-    best.map(|(_, media_type)| media_type)
-}
-
-async fn from_body(request: Request) -> Result<GraphQLRequest, Refused> {
+async fn from_body(request: Request, most_bytes: usize) -> Result<Operation, Refused> {
     let content_type = text(request.headers(), header::CONTENT_TYPE).unwrap_or_default();
     // Anything else a page of another site could send without being asked.
     if !content_type.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(JSON)) {
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The content type of a request is {JSON}.")));
     }
-    let body = to_bytes(request.into_body(), LARGEST_BODY)
+    let body = to_bytes(request.into_body(), most_bytes)
         .await
-        .map_err(|_| Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("A request has at most {LARGEST_BODY} bytes.")))?;
-    let json = serde_json::from_slice(&body).map_err(|error| bad(&format!("The body is not JSON: {error}.")))?;
-    from_json(json)
+        .map_err(|_| Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("A request has at most {most_bytes} bytes.")))?;
+    Operation::from_json(&body).map_err(bad)
 }
 
 #[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Parameters {
     query: Option<String>,
-    #[serde(rename = "operationName")]
     operation_name: Option<String>,
     variables: Option<String>,
     extensions: Option<String>,
+    document_id: Option<String>,
 }
 
-fn from_query_string(request: &Request) -> Result<GraphQLRequest, Refused> {
-    let Query(parameters) =
-        Query::<Parameters>::try_from_uri(request.uri()).map_err(|error| bad(&error.to_string()))?;
-    let object = |name: &str, text: Option<String>| match text.filter(|text| !text.is_empty()) {
-        Some(text) => serde_json::from_str(&text).map_err(|error| bad(&format!("`{name}` is not JSON: {error}."))),
-        None => Ok(Json::Null),
+fn from_query_string(request: &Request) -> Result<Operation, Refused> {
+    let Query(parameters) = Query::<Parameters>::try_from_uri(request.uri()).map_err(|error| bad(error.to_string()))?;
+    let json = |name: &str, text: Option<String>| match text.filter(|text| !text.is_empty() && text != "null") {
+        Some(text) => RawValue::from_string(text.trim().to_owned())
+            .map(Some)
+            .map_err(|error| bad(format!("`{name}` is not JSON: {error}."))),
+        None => Ok(None),
     };
-    from_json(json!({
-        "query": parameters.query,
-        "operationName": parameters.operation_name,
-        "variables": object("variables", parameters.variables)?,
-        "extensions": object("extensions", parameters.extensions)?,
-    }))
-}
-
-/// A request from its JSON form.
-fn from_json(json: Json) -> Result<GraphQLRequest, Refused> {
-    let Json::Object(mut fields) = json else { return Err(bad("A request is a JSON object; there are no batches.")) };
-    let mut optional = |name: &str, right: fn(&Json) -> bool, what: &str| match fields.remove(name) {
-        None | Some(Json::Null) => Ok(None),
-        Some(value) if right(&value) => Ok(Some(value)),
-        Some(_) => Err(bad(&format!("`{name}` is {what}."))),
+    let operation = Operation {
+        query: parameters.query,
+        operation_name: parameters.operation_name.filter(|name| !name.is_empty()),
+        variables: json("variables", parameters.variables)?,
+        extensions: json("extensions", parameters.extensions)?,
+        document_id: parameters.document_id,
     };
-    let Some(Json::String(query)) = optional("query", Json::is_string, "a string")? else {
-        return Err(bad("`query` is missing."));
+    operation.checked().map_err(bad)
+}
+
+fn bad(message: String) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, message)
+}
+
+fn reply(answer: Answer, media_type: MediaType, with_tag: bool) -> Response {
+    let (status, body) = match answer {
+        Answer::Result(json) => (StatusCode::OK, Bytes::from_owner(json)),
+        // As the specification says: clients that know no other media type look for errors in the body.
+        Answer::Refused(errors) if media_type == MediaType::Json => (StatusCode::OK, errors_only(errors.as_str())),
+        Answer::Refused(errors) => (StatusCode::BAD_REQUEST, errors_only(errors.as_str())),
+        Answer::Failed(errors) => (StatusCode::INTERNAL_SERVER_ERROR, errors_only(errors.as_str())),
     };
-    let mut request = GraphQLRequest::new(query);
-    if let Some(Json::String(name)) = optional("operationName", Json::is_string, "a string")? {
-        request = request.operation_name(name);
-    }
-    if let Some(variables) = optional("variables", Json::is_object, "an object")? {
-        request = request.variables(Variables::from_json(variables));
-    }
-    optional("extensions", Json::is_object, "an object")?;
-    Ok(request)
-}
-
-fn bad(message: &str) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message.to_owned())
-}
-
-/// The answer to a request that was carried out, or that the schema refused.
-fn reply(response: &GraphQLResponse, media_type: &'static str) -> Response {
-    let refused = response.data == Value::Null
-        && !response.errors.is_empty()
-        && response.errors.iter().all(|error| error.path.is_empty());
-    let status = if refused && media_type == GRAPHQL_RESPONSE { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    let body =
-        if refused { serde_json::to_vec(&json!({ "errors": response.errors })) } else { serde_json::to_vec(response) };
-    with_type(status, media_type, body.unwrap_or_default())
-}
-
-fn refusal(status: StatusCode, media_type: &'static str, code: &str, message: &str) -> Response {
-    let body = json!({ "errors": [{ "message": message, "extensions": { "code": code } }] });
-    with_type(status, media_type, body.to_string().into_bytes())
-}
-
-fn with_type(status: StatusCode, media_type: &'static str, body: Vec<u8>) -> Response {
-    let content_type = (header::CONTENT_TYPE, format!("{media_type}; charset=utf-8"));
-    let mut response = (status, [content_type], Body::from(body)).into_response();
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, POST"));
+    let tag = (with_tag && status == StatusCode::OK).then(|| tag_of(&body));
+    let content_type = (header::CONTENT_TYPE, format!("{}; charset=utf-8", media_type.name()));
+    let mut response = (status, [content_type], body).into_response();
+    if let Some(tag) = tag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+        response.headers_mut().insert(header::ETAG, tag);
     }
     response
+}
+
+fn errors_only(errors: &str) -> Bytes {
+    format!("{{\"errors\":{errors}}}").into()
+}
+
+/// A weak tag, for the same answer may go out compressed or not.
+fn tag_of(body: &[u8]) -> String {
+    let digest = Sha256::digest(body);
+    let digits: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("W/\"{digits}\"")
+}
+
+/// Whether an `If-None-Match` names this tag.
+fn names(known: &HeaderValue, tag: &HeaderValue) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let (Ok(known), Ok(tag)) = (known.to_str(), tag.to_str()) else { return false };
+    known.split(',').any(|it| it.trim() == "*" || opaque(it) == opaque(tag))
 }

@@ -1,17 +1,20 @@
-//! `/jobs/{id}/logs`: a log as it was printed, or a JSON object a line.
+//! `/jobs/{id}/logs`: a log as it was printed, or a JSON object a line; as far as it is stored, or followed to its end.
 
 use async_stream::try_stream;
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::Http;
 use super::access::text;
 use super::reply::failure;
-use crate::error::Error;
+use crate::error::{Error, both};
+use crate::events::Bell;
 use crate::model::{Job, JobId, LogLines};
 use crate::store::{Enough, Store};
 
@@ -23,7 +26,12 @@ const ENOUGH: Enough = Enough { lines: 20_000, bytes: 256 * 1024 };
 #[derive(serde::Deserialize)]
 pub(super) struct Parameters {
     sequence: Option<String>,
+    follow: Option<String>,
 }
+
+/// Marks the answer of a log that is followed: what is compressed waits for more, and a line must not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Followed;
 
 /// A line as JSON.
 #[derive(Serialize)]
@@ -35,7 +43,7 @@ struct JsonLine<'a> {
     continued: bool,
 }
 
-/// Answers the lines from a number on, as far as they are stored at the moment.
+/// Answers the lines from a number on: as far as they are stored at the moment or, if the log is to be followed, until its job ends.
 pub(super) async fn handle(
     State(http): State<Http>,
     Path(id): Path<String>,
@@ -43,28 +51,60 @@ pub(super) async fn handle(
     headers: HeaderMap,
 ) -> Response {
     let ndjson = text(&headers, header::ACCEPT).is_some_and(|accept| accept.contains(NDJSON));
-    match begin(&http.store, &id, parameters.sequence.as_deref()).await {
-        Ok((job, from)) => {
-            let body = Body::from_stream(lines(http.store, job, from, ndjson));
-            ([(header::CONTENT_TYPE, if ndjson { NDJSON } else { PLAIN })], body).into_response()
-        }
-        Err(error) => failure(error),
+    let content_type = [(header::CONTENT_TYPE, if ndjson { NDJSON } else { PLAIN })];
+    let as_bytes = if ndjson { as_ndjson } else { as_printed };
+    let wanted = match Wanted::read(&id, &parameters) {
+        Ok(wanted) => wanted,
+        Err(error) => return failure(error),
+    };
+    // Taken before the job is looked at, so that nothing that happens from then on is missed.
+    let bell = http.events.job(wanted.job);
+    let job = match http.store.read(move |conn| conn.job(wanted.job).boxed()).await {
+        Ok(Some(job)) => job,
+        Ok(None) => return failure(Error::not_found("job", wanted.job)),
+        Err(error) => return failure(error),
+    };
+    if !wanted.follow {
+        let stored = stored(http.store, job, wanted.from).map_ok(move |lines| as_bytes(&lines));
+        return (content_type, Body::from_stream(stored)).into_response();
+    }
+    let Some(place) = http.connections.take() else { return failure(http.connections.full()) };
+    let lines = followed(http.store, wanted.job, bell, wanted.from, http.lifecycle.closing.clone());
+    let lines = lines.map_ok(move |lines| {
+        let _held_while_it_streams = &place;
+        as_bytes(&lines)
+    });
+    (content_type, [(header::CACHE_CONTROL, "no-store")], Extension(Followed), Body::from_stream(lines)).into_response()
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    job: JobId,
+    from: i64,
+    follow: bool,
+}
+
+impl Wanted {
+    fn read(id: &str, parameters: &Parameters) -> Result<Self, Error> {
+        let job = id.parse().map_err(|_| Error::bad_input("id", "This is not an id: ids are UUIDs."));
+        let from = match parameters.sequence.as_deref().map(str::parse) {
+            None => Ok(0),
+            Some(Ok(from)) if from >= 0 => Ok(from),
+            Some(_) => Err(Error::bad_input("sequence", "It is the number of a line, from 0.")),
+        };
+        let follow = match parameters.follow.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(_) => Err(Error::bad_input("follow", "It is true or false.")),
+        };
+        let ((job, from), follow) = both(both(job, from), follow)?;
+        Ok(Self { job, from, follow })
     }
 }
 
-async fn begin(store: &Store, id: &str, sequence: Option<&str>) -> Result<(Job, i64), Error> {
-    let id: JobId = id.parse().map_err(|_| Error::bad_input("id", "This is not an id: ids are UUIDs."))?;
-    let from = match sequence.map(str::parse) {
-        None => 0,
-        Some(Ok(from)) if from >= 0 => from,
-        Some(_) => return Err(Error::bad_input("sequence", "It is the number of a line, from 0.")),
-    };
-    let job = store.read(move |conn| conn.job(id).boxed()).await?;
-    Ok((job.ok_or_else(|| Error::not_found("job", id))?, from))
-}
-
 /// What is stored of a job's log at this moment, from a number on. If the job is deleted meanwhile the body breaks off.
-fn lines(store: Store, job: Job, from: i64, ndjson: bool) -> impl futures_util::Stream<Item = Result<Bytes, Error>> {
+fn stored(store: Store, job: Job, from: i64) -> impl Stream<Item = Result<LogLines, Error>> {
     try_stream! {
         let mut next = from;
         while next < job.log_lines {
@@ -74,7 +114,45 @@ fn lines(store: Store, job: Job, from: i64, ndjson: bool) -> impl futures_util::
                 Err(Error::not_found("job", id))?;
             }
             next = lines.next_sequence();
-            yield if ndjson { as_ndjson(&lines) } else { as_printed(&lines) };
+            yield lines;
+        }
+    }
+}
+
+/// A job's log from a number on, to the end of the job. If the job is deleted, or the server ends, the body breaks off: it is whole
+/// only if the log is.
+fn followed(
+    store: Store,
+    id: JobId,
+    mut bell: Bell,
+    from: i64,
+    closing: CancellationToken,
+) -> impl Stream<Item = Result<LogLines, Error>> {
+    try_stream! {
+        let mut next = from;
+        loop {
+            let read = store.read(move |conn| {
+                async move {
+                    let job = conn.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+                    Ok((conn.log_lines(id, next, ENOUGH).await?, job))
+                }
+                .boxed()
+            });
+            let (lines, job) = read.await?;
+            if !lines.is_empty() {
+                next = lines.next_sequence();
+                yield lines;
+            } else if job.status.is_final() {
+                return;
+            } else {
+                let goes_on = tokio::select! {
+                    () = bell.rung() => true,
+                    () = closing.cancelled() => false,
+                };
+                if !goes_on {
+                    Err(Error::unavailable("the server ends"))?;
+                }
+            }
         }
     }
 }

@@ -4,38 +4,62 @@
 //! and takes any content type, so a page on another site could start a job; and its WebSocket closes with codes other than the
 //! protocol's, answers refused operations with `next`, and cannot end with 1012 at a shutdown.
 
+mod accept;
 mod access;
+mod bounds;
+mod connections;
 mod graphiql;
 mod graphql;
 mod health;
 mod logs;
 mod reply;
+mod sse;
 mod websocket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware;
 use axum::routing::{any, get};
 use axum::serve::ListenerExt;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::events::Events;
 use crate::graphql::Api;
 use crate::store::Store;
 
 pub use access::{Access, Token};
+pub use bounds::Bounds;
+
+use connections::Connections;
+use logs::Followed;
 
 /// How long connections that are told to close may take.
 const CLOSING: Duration = Duration::from_secs(5);
+/// Smaller answers go out as they are.
+const COMPRESS_FROM: u16 = 2048;
+/// How long a browser may remember that a page may talk to the server.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
 pub struct Http {
     api: Api,
     store: Store,
-    access: Access,
+    events: Events,
+    access: Arc<Access>,
+    bounds: Bounds,
+    connections: Connections,
     lifecycle: Lifecycle,
 }
 
@@ -51,15 +75,21 @@ pub struct Lifecycle {
 
 impl Http {
     /// The endpoints of this API.
-    pub fn new(api: Api, store: Store, access: Access, lifecycle: Lifecycle) -> Self {
-        Self { api, store, access, lifecycle }
+    pub fn new(api: Api, store: Store, events: Events, access: Access, bounds: Bounds, lifecycle: Lifecycle) -> Self {
+        let connections = Connections::new(bounds.max_connections);
+        Self { api, store, events, access: Arc::new(access), bounds, connections, lifecycle }
     }
 
     /// Serves until `closing`, then closes what is open. Clients that do not read do not hold it up.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let Lifecycle { closing, sockets, .. } = self.lifecycle.clone();
-        // Every message is whole when it is sent; to hold it back for more costs 40 ms.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let patience = u32::try_from(self.bounds.client_timeout.as_millis()).unwrap_or(u32::MAX);
+        let listener = listener.tap_io(move |connection| {
+            // Every message is whole when it is sent; to hold it back for more costs 40 ms.
+            let _ = connection.set_nodelay(true);
+            // A client that is gone without a word, or does not read, is dropped, whatever it was sent.
+            let _ = set_tcp_user_timeout(connection, patience);
+        });
         let server = axum::serve(listener, self.router()).with_graceful_shutdown(closing.clone().cancelled_owned());
         let closed = async {
             let served = server.await;
@@ -89,7 +119,33 @@ impl Http {
             .route("/graphql", any(graphql::handle))
             .merge(with_token)
             .fallback(reply::no_such_page)
+            .layer(CatchPanicLayer::custom(reply::after_panic))
+            .layer(compression())
+            .layer(cors(Arc::clone(&self.access)))
             .layer(middleware::from_fn_with_state(self.clone(), access::require_known_origin))
             .with_state(self)
     }
+}
+
+/// Large answers are compressed, unless they are streams whose parts must not wait for one another.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let large = SizeAbove::new(COMPRESS_FROM).and(NotForContentType::SSE);
+    let stands_alone =
+        |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| extensions.get::<Followed>().is_none();
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(large.and(stands_alone))
+}
+
+/// Pages of the origins that are known may read answers. What tells them apart from others is a header that the page has to set itself, so
+/// there are no credentials for a browser to send by itself.
+fn cors(access: Arc<Access>) -> CorsLayer {
+    let known = move |origin: &HeaderValue, request: &Parts| {
+        let host = access::text(&request.headers, header::HOST).unwrap_or_default();
+        origin.to_str().is_ok_and(|origin| access.knows_origin(origin, host))
+    };
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(known))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::ETAG, header::RETRY_AFTER])
+        .max_age(PREFLIGHT)
 }

@@ -1,8 +1,11 @@
 //! Answers that say only that something is wrong.
 
+use std::any::Any;
+
 use axum::Json;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
 use crate::error::Error;
 use crate::graphql::error_body;
@@ -11,20 +14,30 @@ use crate::graphql::error_body;
 pub(super) fn failure(error: Error) -> Response {
     let status = match &error {
         Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        Error::BadUserInput(_) => StatusCode::BAD_REQUEST,
+        Error::BadUserInput(_) | Error::PersistedQueryNotFound => StatusCode::BAD_REQUEST,
         Error::Unauthenticated => StatusCode::UNAUTHORIZED,
         Error::Forbidden(_) => StatusCode::FORBIDDEN,
         Error::Conflict(_) | Error::PipelineBusy { .. } | Error::JobNotActive { .. } | Error::NotReady(_) => {
             StatusCode::CONFLICT
         }
         Error::CursorExpired => StatusCode::GONE,
-        Error::LimitExceeded(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::LimitExceeded(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Stale | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let mut response = (status, Json(error_body(error))).into_response();
     if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// The answer to a request that is not one: wrong as HTTP, before there is any GraphQL to it.
+pub(super) fn refusal(status: StatusCode, message: &str) -> Response {
+    let body = json!({ "errors": [{ "message": message, "extensions": { "code": "BAD_REQUEST" } }] });
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
     }
     response
 }
@@ -32,4 +45,10 @@ pub(super) fn failure(error: Error) -> Response {
 /// The answer to a request for a path that is not there.
 pub(super) async fn no_such_page(uri: Uri) -> Response {
     failure(Error::not_found("page", uri.path()))
+}
+
+/// The answer to a request whose handler panicked. The panic itself is logged where it happens.
+pub(super) fn after_panic(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    failure(Error::internal(format!("a request panicked: {}", message.unwrap_or("no message"))))
 }

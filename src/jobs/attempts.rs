@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::model::{
     Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Workspace,
 };
+use crate::store::Scope;
 
 /// The longest wait before another attempt.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -70,7 +71,7 @@ impl Jobs {
     /// Adds lines to the log of a job that the caller holds. [`Error::Stale`] if it does not hold it any more.
     pub async fn append_log(&self, held: &Job, lines: Arc<LogLines>) -> Result<(), Error> {
         let held = held.clone();
-        self.commit(move |unit| {
+        self.commit_to(Scope::Logs, move |unit| {
             async move {
                 unit.rings.jobs.push(held.id);
                 unit.conn.append_log(&held, &lines, lines.output_bytes()).await.map(drop)

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use crate::error::Error;
 use crate::events::Events;
 use crate::model::ServerId;
-use crate::store::Store;
+use crate::store::{Scope, Store};
 
 pub use attempts::{Claim, Claimed};
 pub use pipelines::{NewPipeline, PipelineChanges};
@@ -51,9 +51,18 @@ impl Jobs {
         W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
+        self.commit_to(Scope::Everything, work).await
+    }
+
+    /// The same for a change that keeps to a scope.
+    async fn commit_to<R, W>(&self, scope: Scope, work: W) -> Result<R, Error>
+    where
+        W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
         let jobs = self.clone();
         let stored_and_published = tokio::spawn(async move {
-            let write = jobs.store.write(move |conn| {
+            let write = jobs.store.write_to(scope, move |conn| {
                 async move {
                     let now = conn.now().await?;
                     let mut unit = Unit { conn, now, rings: Default::default() };

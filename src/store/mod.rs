@@ -13,6 +13,7 @@ mod jobs;
 mod logs;
 mod pipelines;
 mod readers;
+mod revision;
 pub(crate) mod schema;
 mod sqlite;
 mod status_changes;
@@ -29,6 +30,7 @@ use crate::error::Error;
 pub use conn::Conn;
 pub use jobs::JobFilter;
 pub use logs::Enough;
+pub use revision::{Revision, Scope};
 pub use sqlite::Synchronous;
 pub use status_changes::ChangeFilter;
 pub use types::{Instant, Uid};
@@ -78,6 +80,7 @@ pub struct Store {
     writer: writer::Writer,
     readers: readers::Readers,
     clock: clock::Clock,
+    revisions: revision::Revisions,
 }
 
 impl Store {
@@ -86,7 +89,9 @@ impl Store {
         let clock = clock::Clock::default();
         let writer = sqlite::open_writer(path, synchronous, clock.clone())?;
         let readers = readers::Readers::new(path.to_owned(), clock.clone());
-        Ok(Self { writer: writer::Writer::start(writer)?, readers, clock })
+        let revisions = revision::Revisions::default();
+        let writer = writer::Writer::start(writer, revisions.clone())?;
+        Ok(Self { writer, readers, clock, revisions })
     }
 
     /// Runs `work` on a snapshot of the database. It cannot write.
@@ -105,7 +110,21 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        self.writer.run(work).await
+        self.write_to(Scope::Everything, work).await
+    }
+
+    /// The same for work that keeps to a scope.
+    pub async fn write_to<R, W>(&self, scope: Scope, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.writer.run(scope, work).await
+    }
+
+    /// How often what is stored has changed up to now. Whoever was told that something is stored finds it counted.
+    pub fn revision(&self) -> Revision {
+        self.revisions.now()
     }
 
     /// Sees to it that the store's clock is ahead of everything stored, also if the machine's was set back.

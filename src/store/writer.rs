@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
+use super::revision::{Revisions, Scope};
 use crate::error::Error;
 
 /// How many units of work may share a commit: enough to make commits cheap, few enough that none waits long.
@@ -21,12 +22,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(mut conn: Conn) -> Result<Self, Error> {
+    pub(super) fn start(mut conn: Conn, revisions: Revisions) -> Result<Self, Error> {
         let (queue, units) = mpsc::channel::<Box<dyn Unit>>();
         let serve = move || {
             while let Ok(first) = units.recv() {
                 let together = std::iter::once(first).chain(units.try_iter()).take(SHARED_COMMIT).collect();
-                commit_together(&mut conn, together);
+                commit_together(&mut conn, &revisions, together);
             }
         };
         std::thread::Builder::new().name("store-writer".to_owned()).spawn(serve).map_err(Error::internal)?;
@@ -34,13 +35,13 @@ impl Writer {
     }
 
     /// Runs `work`, and answers when it is committed.
-    pub(super) async fn run<R, W>(&self, work: W) -> Result<R, Error>
+    pub(super) async fn run<R, W>(&self, scope: Scope, work: W) -> Result<R, Error>
     where
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
-        let unit = Pending { work: Some(work), result: None, caller };
+        let unit = Pending { scope, work: Some(work), result: None, caller };
         self.queue.send(Box::new(unit)).map_err(|_| Error::internal("the writing thread has ended"))?;
         answer.await.map_err(Error::internal)?
     }
@@ -52,11 +53,15 @@ trait Unit: Send {
     /// transaction is gone, as it is when, say, the disk is full.
     fn run(&mut self, conn: &mut Conn) -> Result<(), Error>;
 
+    /// What it may change.
+    fn scope(&self) -> Scope;
+
     /// Tells the caller, once it is known whether the work is stored.
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
 
 struct Pending<W, R> {
+    scope: Scope,
     work: Option<W>,
     result: Option<Result<R, Error>>,
     caller: oneshot::Sender<Result<R, Error>>,
@@ -80,6 +85,10 @@ where
         }
     }
 
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
     fn answer(self: Box<Self>, committed: Result<(), Error>) {
         let result = match (committed, self.result) {
             (Err(error), _) => Err(error),
@@ -91,7 +100,7 @@ where
     }
 }
 
-fn commit_together(conn: &mut Conn, units: Vec<Box<dyn Unit>>) {
+fn commit_together(conn: &mut Conn, revisions: &Revisions, units: Vec<Box<dyn Unit>>) {
     if let Err(error) = conn.control("BEGIN IMMEDIATE") {
         return answer_all(units, &Err(error));
     }
@@ -103,13 +112,15 @@ fn commit_together(conn: &mut Conn, units: Vec<Box<dyn Unit>>) {
         if alive.is_err() {
             let _ = conn.control("ROLLBACK"); // fails where SQLite has done so already
             answer_all(done, &alive);
-            return commit_together(conn, units.collect());
+            return commit_together(conn, revisions, units.collect());
         }
     }
     let committed = conn.control("COMMIT");
     if committed.is_err() {
         let _ = conn.control("ROLLBACK");
     }
+    // Before anybody is told: who has been told finds it counted.
+    done.iter().for_each(|unit| revisions.count(unit.scope()));
     answer_all(done, &committed);
 }
 

@@ -1,0 +1,85 @@
+//! Bounds on what a document may ask for, checked before anything of it is carried out.
+//!
+//! A kilobyte can ask for gigabytes: fragments that double, lists of lists, aliases. What can be told from the text alone (`tokens`) is
+//! told before it is parsed, what can be told from the document (`size`) before it is validated: both cost a fraction of what
+//! they refuse. Depth and complexity need the schema, which checks them in its validation.
+
+mod size;
+mod tokens;
+
+use async_graphql::parser::types::ExecutableDocument;
+
+use crate::error::Error;
+
+pub(super) use size::Size;
+
+/// How deep brackets may be nested, whatever they are. The parser calls itself for each.
+const DEEPEST_NESTING: usize = 64;
+
+/// The bounds. `jobstream --help` shows the defaults.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits of a document")]
+pub struct Limits {
+    /// How many tokens (names, values, punctuation) a document may have.
+    #[arg(long, env = "JOBSTREAM_MAX_TOKENS", value_name = "NUMBER", default_value_t = 10_000)]
+    pub max_tokens: usize,
+
+    /// How many selections a document may stand for when its fragments are written out.
+    #[arg(long, env = "JOBSTREAM_MAX_SELECTIONS", value_name = "NUMBER", default_value_t = 10_000)]
+    pub max_selections: u64,
+
+    /// How many of them may have an alias.
+    #[arg(long, env = "JOBSTREAM_MAX_ALIASES", value_name = "NUMBER", default_value_t = 100)]
+    pub max_aliases: u64,
+
+    /// How many directives there may be on all of them.
+    #[arg(long, env = "JOBSTREAM_MAX_DIRECTIVES", value_name = "NUMBER", default_value_t = 50)]
+    pub max_directives: u64,
+
+    /// How deep fields may be nested. The introspection that tools ask for goes 14 deep.
+    #[arg(long, env = "JOBSTREAM_MAX_DEPTH", value_name = "NUMBER", default_value_t = 20)]
+    pub max_depth: usize,
+
+    /// How deep selections may be nested, fragments in one another included.
+    #[arg(long, env = "JOBSTREAM_MAX_RECURSION", value_name = "NUMBER", default_value_t = 24)]
+    pub max_recursion: usize,
+
+    /// How many fields may be asked for, where the fields of a list count as often as it may have items.
+    #[arg(long, env = "JOBSTREAM_MAX_COMPLEXITY", value_name = "NUMBER", default_value_t = 50_000)]
+    pub max_complexity: usize,
+
+    /// How many items a page of a list may have.
+    #[arg(long, env = "JOBSTREAM_MAX_PAGE", value_name = "NUMBER", default_value_t = 500, value_parser = clap::value_parser!(i32).range(1..=500))]
+    pub max_page: i32,
+
+    /// How many lines a page of a log may have.
+    #[arg(long, env = "JOBSTREAM_MAX_LOG_PAGE", value_name = "LINES", default_value_t = 10_000, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub max_log_page: i32,
+}
+
+impl Limits {
+    /// Refuses a text that is too long or too deeply nested to be parsed.
+    pub(super) fn check_text(&self, text: &str) -> Result<(), Error> {
+        let count = tokens::count(text, self.max_tokens);
+        within("A document has at most", count.tokens, self.max_tokens, "tokens")?;
+        within("Brackets are nested at most", count.nesting, DEEPEST_NESTING, "deep")
+    }
+
+    /// Measures a document, and refuses one that stands for too much.
+    pub(super) fn check_document(&self, document: &ExecutableDocument) -> Result<Size, Error> {
+        let size = size::measure(document);
+        let limits = [
+            (size.selections, self.max_selections, "selections, fragments written out"),
+            (size.aliases, self.max_aliases, "aliases, fragments written out"),
+            (size.directives, self.max_directives, "directives, fragments written out"),
+        ];
+        for (count, most, what) in limits {
+            within("A document stands for at most", count, most, what)?;
+        }
+        Ok(size)
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(sentence: &str, count: T, most: T, what: &str) -> Result<(), Error> {
+    if count <= most { Ok(()) } else { Err(Error::LimitExceeded(format!("{sentence} {most} {what}."))) }
+}

@@ -1,0 +1,132 @@
+//! Documents that the server knows, so that clients need only name them.
+//!
+//! Either clients teach them to the server (automatic persisted queries, as Apollo's clients speak it: the hash alone at first, then, if
+//! the server does not know it, hash and document), or the server is given a list at its start, and carries out nothing else.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::operation::Operation;
+use crate::error::Error;
+
+/// How many documents clients can teach. The one that was not asked for the longest is forgotten first.
+const LEARNED: usize = 1_000;
+
+/// The documents. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) enum Documents {
+    /// Those that clients have taught, by the SHA-256 of their text, in lower case hexadecimal digits.
+    Learned(Arc<Cache<String, Arc<str>>>),
+    /// Those of the list, by their ids; and their texts.
+    Listed(Arc<HashMap<String, Arc<str>>>),
+}
+
+/// Why a list of documents cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// It cannot be read.
+    #[error("the list of operations {0} cannot be read: {1}")]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    /// It is not a JSON object of documents by their ids.
+    #[error("the list of operations {0} is not a JSON object of documents by their ids: {1}")]
+    Malformed(PathBuf, #[source] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    persisted_query: Option<PersistedQuery>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PersistedQuery {
+    version: u64,
+    sha256_hash: String,
+}
+
+/// A document, and what to call it if it turns out to be one.
+pub(super) struct Found {
+    pub(super) text: Arc<str>,
+    pub(super) learn_as: Option<String>,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self::Learned(Arc::new(Cache::new(LEARNED)))
+    }
+}
+
+impl Documents {
+    /// Reads a list: a JSON object of documents by their ids, as GraphQL Code Generator writes it (`persistedDocuments`).
+    pub(super) fn listed(path: &Path) -> Result<Self, ListError> {
+        let json = std::fs::read(path).map_err(|error| ListError::Unreadable(path.to_owned(), error))?;
+        let list: HashMap<String, String> =
+            serde_json::from_slice(&json).map_err(|error| ListError::Malformed(path.to_owned(), error))?;
+        let mut list: HashMap<String, Arc<str>> = list.into_iter().map(|(id, text)| (id, text.into())).collect();
+        // Whoever sends or hashes the whole text is to find it too.
+        let by_hash: Vec<_> = list.values().map(|text| (hash(text), Arc::clone(text))).collect();
+        list.extend(by_hash);
+        Ok(Self::Listed(list.into()))
+    }
+
+    /// The document that an operation sends or names.
+    pub(super) fn find(&self, operation: &mut Operation) -> Result<Found, Error> {
+        let id = wanted_id(operation)?;
+        match (self, operation.query.take(), id) {
+            (Self::Listed(list), Some(text), _) => match list.get(&hash(&text)) {
+                Some(text) => Ok(Found { text: Arc::clone(text), learn_as: None }),
+                None => Err(Error::Forbidden("This server carries out only the operations on its list.".to_owned())),
+            },
+            (Self::Listed(list), None, Some(id)) => match list.get(&id) {
+                Some(text) => Ok(Found { text: Arc::clone(text), learn_as: None }),
+                None => Err(Error::PersistedQueryNotFound),
+            },
+            (Self::Learned(_), Some(text), None) => Ok(Found { text: text.into(), learn_as: None }),
+            (Self::Learned(_), Some(text), Some(id)) if hash(&text) == id => {
+                Ok(Found { text: text.into(), learn_as: Some(id) })
+            }
+            (Self::Learned(_), Some(_), Some(_)) => {
+                Err(Error::bad_input("extensions.persistedQuery.sha256Hash", "This is not the hash of the query."))
+            }
+            (Self::Learned(learned), None, Some(id)) => match learned.get(&id) {
+                Some(text) => Ok(Found { text, learn_as: None }),
+                None => Err(Error::PersistedQueryNotFound),
+            },
+            (_, None, None) => Err(Error::bad_input("query", "It is missing.")),
+        }
+    }
+
+    /// Remembers a document that turned out to be one.
+    pub(super) fn learn(&self, id: String, text: &Arc<str>) {
+        if let Self::Learned(learned) = self {
+            learned.insert(id, Arc::clone(text));
+        }
+    }
+}
+
+/// The id that an operation names a document by: `documentId`, or the hash in `extensions.persistedQuery`.
+fn wanted_id(operation: &mut Operation) -> Result<Option<String>, Error> {
+    if let Some(id) = operation.document_id.take() {
+        let hash = id.strip_prefix("sha256:").map(str::to_owned);
+        return Ok(Some(hash.unwrap_or(id)));
+    }
+    let Some(extensions) = operation.extensions.as_deref().map(RawValue::get) else { return Ok(None) };
+    let extensions: Extensions = serde_json::from_str(extensions)
+        .map_err(|error| Error::bad_input("extensions.persistedQuery", format!("It cannot be read: {error}.")))?;
+    match extensions.persisted_query {
+        Some(query) if query.version == 1 => Ok(Some(query.sha256_hash.to_ascii_lowercase())),
+        Some(_) => Err(Error::bad_input("extensions.persistedQuery.version", "Only version 1 is spoken.")),
+        None => Ok(None),
+    }
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}

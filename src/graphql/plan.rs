@@ -1,0 +1,74 @@
+//! An operation that may be carried out: parsed, and measured.
+
+use std::sync::Arc;
+
+use async_graphql::parser::types::{
+    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+};
+use async_graphql::{Request, Variables};
+
+use super::operation::Caller;
+use super::order::Order;
+
+/// All that the result of an operation depends on, beside what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) caller: Caller,
+    pub(super) query: Arc<str>,
+    pub(super) operation_name: Option<String>,
+    /// A JSON object, as the client wrote it.
+    pub(super) variables: Option<Box<str>>,
+}
+
+impl Key {
+    /// About how many bytes it takes.
+    pub(super) fn len(&self) -> usize {
+        self.query.len() + self.variables.as_ref().map_or(0, |it| it.len())
+    }
+}
+
+/// How an operation is to be carried out.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) key: Key,
+    pub(super) kind: OperationType,
+    pub(super) document: ExecutableDocument,
+    pub(super) variables: Variables,
+    pub(super) order: Order,
+    pub(super) reads_logs: bool,
+}
+
+impl Plan {
+    /// A request to the schema. Its text is not needed any more: the document is there.
+    pub(super) fn request(&self) -> Request {
+        let mut request = Request::new("").variables(self.variables.clone());
+        request.operation_name.clone_from(&self.key.operation_name);
+        request.set_parsed_query(self.document.clone());
+        request
+    }
+}
+
+/// The operation that is asked for, if the document says which that is.
+pub(super) fn wanted<'a>(document: &'a ExecutableDocument, name: Option<&str>) -> Option<&'a OperationDefinition> {
+    match &document.operations {
+        DocumentOperations::Single(operation) => Some(&operation.node),
+        DocumentOperations::Multiple(operations) => match name {
+            Some(name) => operations.get(name).map(|it| &it.node),
+            None if operations.len() == 1 => operations.values().next().map(|it| &it.node),
+            None => None,
+        },
+    }
+}
+
+/// How many fields an operation has, not counting theirs. No fragment may lead back to itself.
+pub(super) fn root_fields(document: &ExecutableDocument, set: &SelectionSet) -> usize {
+    let count = |item: &Selection| match item {
+        Selection::Field(_) => 1,
+        Selection::InlineFragment(fragment) => root_fields(document, &fragment.node.selection_set.node),
+        Selection::FragmentSpread(spread) => {
+            let fragment = document.fragments.get(&spread.node.fragment_name.node);
+            fragment.map_or(0, |it| root_fields(document, &it.node.selection_set.node))
+        }
+    };
+    set.items.iter().map(|item| count(&item.node)).sum()
+}

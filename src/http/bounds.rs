@@ -1,0 +1,34 @@
+//! Bounds on what clients may hold of the server.
+
+use std::time::Duration;
+
+use crate::config::seconds;
+
+/// The bounds. `jobstream --help` shows the defaults.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Bounds on clients")]
+pub struct Bounds {
+    /// How many bytes a request may have: the body of an HTTP request, or a message over a WebSocket.
+    #[arg(long, env = "JOBSTREAM_MAX_REQUEST_BYTES", value_name = "BYTES", default_value_t = 2 << 20)]
+    pub max_request_bytes: usize,
+
+    /// How many WebSockets, event streams and followed logs may be open at a time.
+    #[arg(long, env = "JOBSTREAM_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 16_384)]
+    pub max_connections: usize,
+
+    /// How many operations may be active at a time on a WebSocket.
+    #[arg(long, env = "JOBSTREAM_MAX_OPERATIONS", value_name = "NUMBER", default_value_t = 100)]
+    pub max_operations: usize,
+
+    /// How often a sign of life goes to a client that there is nothing else to tell.
+    #[arg(long, env = "JOBSTREAM_PING_INTERVAL", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub ping_interval: Duration,
+
+    /// How long a client may take to answer it, or to read what it is sent, before its connection is dropped.
+    #[arg(long, env = "JOBSTREAM_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub client_timeout: Duration,
+
+    /// How long a client may take to initialise a WebSocket.
+    #[arg(long, env = "JOBSTREAM_INIT_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub init_timeout: Duration,
+}

@@ -1,0 +1,46 @@
+//! GraphQL over server-sent events: the "distinct connections mode" of the graphql-sse protocol, as PROTOCOL.md of that npm package says
+//! it. A stream ends with `complete` only if the operation is over.
+
+use std::convert::Infallible;
+
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream, StreamExt};
+
+use super::Http;
+use super::reply::failure;
+use crate::graphql::{Answer, Prepared};
+
+/// Tells a proxy such as nginx to pass on what comes as it comes.
+const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// Begins a stream of an operation's answers.
+pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {
+    let Some(place) = http.connections.take() else { return failure(http.connections.full()) };
+    let closing = http.lifecycle.closing.clone();
+    let events = events(http.api.stream(prepared)).take_until(closing.cancelled_owned()).map(move |event| {
+        let _held_while_it_streams = &place;
+        event
+    });
+    let alive = KeepAlive::new().interval(http.bounds.ping_interval);
+    ([UNBUFFERED], Sse::new(events).keep_alive(alive)).into_response()
+}
+
+/// Tells that an operation is refused. As an event: a browser's `EventSource` shows nothing else.
+pub(super) fn refuse(answer: Answer) -> Response {
+    Sse::new(events(stream::iter([answer]))).into_response()
+}
+
+fn events(answers: impl Stream<Item = Answer>) -> impl Stream<Item = Result<Event, Infallible>> {
+    let next = |answer| match answer {
+        Answer::Result(json) => Event::default().event("next").data(json.as_str()),
+        Answer::Refused(errors) | Answer::Failed(errors) => {
+            Event::default().event("next").data(format!("{{\"errors\":{}}}", errors.as_str()))
+        }
+    };
+    // The protocol wants the field to be there.
+    let complete = stream::iter([Event::default().event("complete").data("")]);
+    answers.map(next).chain(complete).map(Ok)
+}

@@ -1,0 +1,69 @@
+//! The messages of graphql-transport-ws.
+
+use std::borrow::Cow;
+
+use axum::extract::ws::Utf8Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What a client says.
+#[derive(Deserialize)]
+pub(super) struct Said<'a> {
+    #[serde(borrow)]
+    pub(super) r#type: Cow<'a, str>,
+    pub(super) id: Option<String>,
+    #[serde(borrow)]
+    pub(super) payload: Option<&'a RawValue>,
+}
+
+/// The payload of `connection_init`.
+#[derive(Default, Deserialize)]
+pub(super) struct Init {
+    #[serde(rename = "Authorization", alias = "authorization")]
+    pub(super) authorization: Option<String>,
+}
+
+pub(super) const ACK: &str = r#"{"type":"connection_ack"}"#;
+pub(super) const PONG: &str = r#"{"type":"pong"}"#;
+
+/// What the server says of one operation. The bytes of a payload are shared by all who are told it; what is around them is each
+/// operation's own.
+#[derive(Debug, Clone)]
+pub(super) struct Envelope {
+    /// The operation's id, as JSON.
+    id: Box<str>,
+}
+
+impl Envelope {
+    /// For the operation with this id.
+    pub(super) fn new(id: &str) -> Self {
+        #[derive(Serialize)]
+        #[serde(transparent)]
+        struct Id<'a>(&'a str);
+        // A text can always be written as JSON.
+        Self { id: serde_json::to_string(&Id(id)).unwrap_or_default().into() }
+    }
+
+    /// A result.
+    pub(super) fn next(&self, result: &str) -> Utf8Bytes {
+        self.with_payload("next", result)
+    }
+
+    /// It is refused, or has failed: a list of errors.
+    pub(super) fn error(&self, errors: &str) -> Utf8Bytes {
+        self.with_payload("error", errors)
+    }
+
+    /// It is over.
+    pub(super) fn complete(&self) -> Utf8Bytes {
+        format!(r#"{{"id":{},"type":"complete"}}"#, self.id).into()
+    }
+
+    fn with_payload(&self, r#type: &str, payload: &str) -> Utf8Bytes {
+        let mut text = String::with_capacity(self.id.len() + payload.len() + 40);
+        for piece in [r#"{"id":"#, &self.id, r#","type":""#, r#type, r#"","payload":"#, payload, "}"] {
+            text.push_str(piece);
+        }
+        text.into()
+    }
+}
