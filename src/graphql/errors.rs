@@ -33,6 +33,9 @@ pub fn error_body(error: Error) -> serde_json::Value {
     serde_json::json!({ "errors": [{ "message": error.message, "extensions": error.extensions }] })
 }
 
+/// How many reasons for refusing a document are told. A short one may have thousands.
+const MOST_REFUSALS: usize = 20;
+
 /// The response to a document that is not GraphQL.
 pub(super) fn not_parsed(error: ServerError) -> Response {
     let message = match error.message.as_str() {
@@ -47,6 +50,9 @@ pub(super) fn not_parsed(error: ServerError) -> Response {
 /// What the schema answers, with a code in every error: our own carry theirs, the library's are told apart by how far the request
 /// came.
 pub(super) fn with_codes(mut response: Response) -> Response {
+    if response.errors.iter().all(|error| error.path.is_empty()) {
+        response.errors.truncate(MOST_REFUSALS);
+    }
     for error in &mut response.errors {
         let code = match &error {
             error if error.extensions.as_ref().is_some_and(|it| it.get("code").is_some()) => continue,

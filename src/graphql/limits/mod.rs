@@ -20,6 +20,10 @@ const DEEPEST_NESTING: usize = 64;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits of a document")]
 pub struct Limits {
+    /// How many bytes a document may have. What is long belongs into variables.
+    #[arg(long, env = "JOBSTREAM_MAX_DOCUMENT_BYTES", value_name = "BYTES", default_value_t = 256 << 10)]
+    pub max_document_bytes: usize,
+
     /// How many tokens (names, values, punctuation) a document may have.
     #[arg(long, env = "JOBSTREAM_MAX_TOKENS", value_name = "NUMBER", default_value_t = 10_000)]
     pub max_tokens: usize,
@@ -60,6 +64,7 @@ pub struct Limits {
 impl Limits {
     /// Refuses a text that is too long or too deeply nested to be parsed.
     pub(super) fn check_text(&self, text: &str) -> Result<(), Error> {
+        within("A document has at most", text.len(), self.max_document_bytes, "bytes")?;
         let count = tokens::count(text, self.max_tokens);
         within("A document has at most", count.tokens, self.max_tokens, "tokens")?;
         within("Brackets are nested at most", count.nesting, DEEPEST_NESTING, "deep")

@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(counted("{ job(id: \"x\") { ...Parts } }"), (12, 2));
         assert_eq!(counted("query($a:[Int!]=[1,2]){a}"), (18, 2));
         assert_eq!(counted("# { { {\n{ a }\r#{"), (3, 1));
-        assert_eq!(counted(r#"{ a(s: "{ \" {", t: """ " { \""" { """) }"#), (10, 2));
+        assert_eq!(counted(r#"{ a(s: "{ \" {", t: """ " { \""" { """) }"#), (11, 2));
         assert_eq!(counted("\"not closed { \n {"), (2, 1));
     }
 
