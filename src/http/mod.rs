@@ -9,6 +9,7 @@ mod graphiql;
 mod graphql;
 mod health;
 mod logs;
+mod metrics;
 mod reply;
 mod websocket;
 
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::graphql::Api;
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use access::{Access, Token};
@@ -37,6 +39,7 @@ pub struct Http {
     store: Store,
     access: Access,
     lifecycle: Lifecycle,
+    metrics: Metrics,
 }
 
 /// How far the server is. Clones share it.
@@ -51,8 +54,8 @@ pub struct Lifecycle {
 
 impl Http {
     /// The endpoints of this API.
-    pub fn new(api: Api, store: Store, access: Access, lifecycle: Lifecycle) -> Self {
-        Self { api, store, access, lifecycle }
+    pub fn new(api: Api, store: Store, access: Access, lifecycle: Lifecycle, metrics: Metrics) -> Self {
+        Self { api, store, access, lifecycle, metrics }
     }
 
     /// Serves until `closing`, then closes what is open. Clients that do not read do not hold it up.
@@ -81,6 +84,7 @@ impl Http {
         // A WebSocket may show the token in its `connection_init`, so `/graphql` looks at it itself.
         let with_token = Router::new()
             .route("/jobs/{id}/logs", get(logs::handle))
+            .route("/metrics", get(metrics::handle))
             .layer(middleware::from_fn_with_state(self.clone(), access::require_token));
         Router::new()
             .route("/", get(graphiql::page))
@@ -90,6 +94,8 @@ impl Http {
             .merge(with_token)
             .fallback(reply::no_such_page)
             .layer(middleware::from_fn_with_state(self.clone(), access::require_known_origin))
+            // The outermost, so that what is refused is counted too.
+            .layer(middleware::from_fn_with_state(self.clone(), metrics::count))
             .with_state(self)
     }
 }
