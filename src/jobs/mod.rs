@@ -48,7 +48,7 @@ impl Jobs {
         Self { store, events, metrics, owner: ServerId::random(), retry_backoff }
     }
 
-    /// Stores a change, then publishes and counts it: all, or nothing, even if the caller stops waiting.
+    /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.
     async fn commit<R, W>(&self, work: W) -> Result<R, Error>
     where
         W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
@@ -66,8 +66,8 @@ impl Jobs {
                 .boxed()
             });
             let (result, rings, tally) = write.await?;
+            tally.count(&jobs.metrics); // first, so that whoever hears of it finds it counted
             jobs.events.ring(&rings);
-            tally.count(&jobs.metrics);
             Ok(result)
         });
         stored_and_published.await.map_err(Error::internal)?
