@@ -122,3 +122,53 @@ where
     registry.register(name, help, family.clone());
     family
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(metrics: &Metrics, line: &str) -> bool {
+        metrics.expose(&Present::default()).is_ok_and(|text| text.lines().any(|it| it == line))
+    }
+
+    #[test]
+    fn what_is_open_is_counted_until_its_guard_is_dropped() {
+        let metrics = Metrics::default();
+        let (one, other) = (metrics.subscription_opened(), metrics.clone().subscription_opened());
+        assert!(has(&metrics, "jobstream_subscriptions_open 2"));
+        drop(one);
+        assert!(has(&metrics, "jobstream_subscriptions_open 1"));
+        drop(other);
+        assert!(has(&metrics, "jobstream_subscriptions_open 0"));
+    }
+
+    #[test]
+    fn a_refusal_is_counted_by_type_and_by_code() {
+        let metrics = Metrics::default();
+        metrics.operation_refused(OperationType::Mutation, "LIMIT_EXCEEDED");
+        metrics.operation_answered(OperationType::Mutation, true);
+        assert!(has(&metrics, r#"jobstream_graphql_refusals_total{code="LIMIT_EXCEEDED"} 1"#));
+        assert!(has(&metrics, r#"jobstream_graphql_operations_total{type="mutation",outcome="refused"} 1"#));
+        assert!(has(&metrics, r#"jobstream_graphql_operations_total{type="mutation",outcome="error"} 1"#));
+    }
+
+    #[test]
+    fn what_the_list_of_codes_does_not_have_is_counted_as_other() {
+        let metrics = Metrics::default();
+        metrics.subscription_refused("said by a client");
+        metrics.websocket_closed(Some(4999));
+        metrics.websocket_closed(Some(1012));
+        metrics.websocket_closed(None);
+        assert!(has(&metrics, r#"jobstream_subscriptions_refused_total{code="other"} 1"#));
+        for code in ["other", "1012", "1006"] {
+            assert!(has(&metrics, &format!("jobstream_websocket_closes_total{{code=\"{code}\"}} 1")), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let exposition = Metrics::default().expose(&Present::default()).unwrap_or_default();
+        assert!(exposition.contains("\njobstream_database_up 0\n") && exposition.ends_with("# EOF\n"));
+        assert!(!exposition.contains("jobstream_queue_length") && !exposition.contains("_disk_free_bytes"));
+    }
+}
