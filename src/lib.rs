@@ -7,7 +7,7 @@
 //!    └───────────┴────────────▶ store        reads go straight to the store
 //! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions, the runner and the sweeper
 //! sweeper ────────────────────▶ store        removes what nobody can see any more
-//! model, error                               leaves: everybody knows them, they know nobody
+//! model, error, metrics                      leaves: everybody knows them; metrics knows model, the others nobody
 //! ```
 //!
 //! Three ways through the house:
@@ -24,6 +24,7 @@
 //! | [`store`] | SQL, and nowhere else |
 //! | [`jobs`] | what may happen to a job, a pipeline, a workspace: every write |
 //! | [`events`] | doorbells: that there is something to read, never what |
+//! | [`metrics`] | what is counted, for Prometheus |
 //! | [`runner`] | claims jobs, collects what they print, stops and rescues them |
 //! | [`supervisor`] | the process that holds one job's processes |
 //! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY` |
@@ -47,6 +48,7 @@ mod events;
 mod graphql;
 mod http;
 mod jobs;
+mod metrics;
 mod model;
 mod processes;
 mod runner;

@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::graphql::Api;
 use crate::http::{Access, Http, Lifecycle};
 use crate::jobs::Jobs;
+use crate::metrics::Metrics;
 use crate::runner::{Runner, Shutdown};
 use crate::store::Store;
 use crate::sweeper::Sweeper;
@@ -44,24 +45,28 @@ impl Server {
         let told = Told::new()?;
         let directory = Directory::open(&options.data_dir)?;
         tracing::info!(directory = %directory.path().display(), "opening the database");
-        let store = open_store(&directory, &options).await?;
+        let metrics = Metrics::default();
+        let store = open_store(&directory, &options, &metrics).await?;
         let events = Events::default();
-        let jobs = Jobs::new(store.clone(), events.clone(), options.retry_backoff);
+        let jobs = Jobs::new(store.clone(), events.clone(), metrics.clone(), options.retry_backoff);
 
         let listener = TcpListener::bind(options.listen)
             .await
             .map_err(|error| format!("cannot listen at {}: {error}", options.listen))?;
         let address = listener.local_addr()?;
         let lifecycle = Lifecycle::default();
-        let api = Api::new(store.clone(), jobs.clone(), events.clone(), options.graphql.clone())?;
+        let settings = options.graphql.clone();
+        let api = Api::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), settings)?;
         let bounds = options.bounds.clone();
-        let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone());
+        let http =
+            Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
         let http = tokio::spawn(http.serve(listener));
 
         let shutdown = Shutdown::default();
-        let runner = Runner::new(jobs, events.clone(), directory.clone(), options.limits(), shutdown.clone());
-        let runner = tokio::spawn(runner.run(options.slots.into()));
-        let sweeper = Sweeper::new(store, events, directory, options.keep_status_changes);
+        let limits = options.limits();
+        let runner = Runner::new(jobs, events.clone(), directory.clone(), limits, shutdown.clone(), metrics.clone());
+        let runner = tokio::spawn(runner.run(options.slots));
+        let sweeper = Sweeper::new(store, events, directory, metrics, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
         Ok(Self { address, options, told, lifecycle, shutdown, http, runner, sweeper })
@@ -125,9 +130,9 @@ impl Server {
     }
 }
 
-async fn open_store(directory: &Directory, options: &Options) -> Result<Store, Failure> {
-    let (path, synchronous) = (directory.database(), options.sqlite_synchronous);
-    let opened = tokio::task::spawn_blocking(move || Store::open_sqlite(&path, synchronous)).await?;
+async fn open_store(directory: &Directory, options: &Options, metrics: &Metrics) -> Result<Store, Failure> {
+    let (path, synchronous, metrics) = (directory.database(), options.sqlite_synchronous, metrics.clone());
+    let opened = tokio::task::spawn_blocking(move || Store::open_sqlite(&path, synchronous, metrics)).await?;
     let explain = |error: crate::error::Error| match error.detail() {
         Some(detail) => format!("the database cannot be used: {detail}"),
         None => format!("the database cannot be used: {error}"),

@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::model::JobId;
 use crate::store::{Conn, Store};
 
@@ -31,13 +32,14 @@ pub struct Sweeper {
     store: Store,
     events: Events,
     directory: Directory,
+    metrics: Metrics,
     keep_changes: i64,
 }
 
 impl Sweeper {
     /// A sweeper that keeps the newest `keep_changes` of the status stream.
-    pub fn new(store: Store, events: Events, directory: Directory, keep_changes: i64) -> Self {
-        Self { store, events, directory, keep_changes }
+    pub fn new(store: Store, events: Events, directory: Directory, metrics: Metrics, keep_changes: i64) -> Self {
+        Self { store, events, directory, metrics, keep_changes }
     }
 
     /// Sweeps until it is dropped.
@@ -45,6 +47,7 @@ impl Sweeper {
         let mut bell = self.events.deletions();
         loop {
             if let Err(error) = self.sweep().await {
+                self.metrics.sweep_failed();
                 tracing::error!(error = ?error, "what was deleted could not be cleared away; trying again later");
             }
             tokio::select! {
@@ -67,6 +70,7 @@ impl Sweeper {
                     break;
                 }
             }
+            self.metrics.jobs_removed(jobs.len());
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
             let repository = self.directory.repository(workspace);

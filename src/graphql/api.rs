@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::live::{Live, Next, Step};
 use super::loaders::Loaders;
 use super::mutation::Mutation;
-use super::operation::{Answer, Caller, Json, Operation};
+use super::operation::{Answer, Caller, Json, Operation, Refusal};
 use super::order::Order;
 use super::persisted::{Documents, ListError};
 use super::pipeline::PipelineConnection;
@@ -32,6 +32,7 @@ use super::workspace::WorkspaceConnection;
 use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::Jobs;
+use crate::metrics::{self, Metrics, Open};
 use crate::store::{Revision, Store};
 
 /// What the API allows.
@@ -64,6 +65,7 @@ pub struct Api {
     documents: Documents,
     answers: Answers,
     live: Live,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Api {
@@ -95,7 +97,13 @@ impl Prepared {
 
 impl Api {
     /// The API to these jobs.
-    pub fn new(store: Store, jobs: Jobs, events: Events, settings: Settings) -> Result<Self, ListError> {
+    pub fn new(
+        store: Store,
+        jobs: Jobs,
+        events: Events,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> Result<Self, ListError> {
         let limits = Arc::new(settings.limits);
         let mut schema = builder()
             .data(store.clone())
@@ -112,18 +120,26 @@ impl Api {
             Some(list) => Documents::listed(list)?,
             None => Documents::default(),
         };
-        let answers = Answers::new(settings.cache_bytes);
-        Ok(Self { schema: schema.finish(), store, limits, documents, answers, live: Live::default() })
+        let (answers, live) = (Answers::new(settings.cache_bytes), Live::new(metrics.clone()));
+        Ok(Self { schema: schema.finish(), store, limits, documents, answers, live, metrics })
     }
 
     /// Makes an operation ready to be carried out, or refuses it for what can be told without the schema.
-    pub fn prepare(&self, mut operation: Operation, caller: Caller) -> Result<Prepared, Answer> {
+    pub fn prepare(&self, operation: Operation, caller: Caller) -> Result<Prepared, Refusal> {
+        let refused = |refusal: &Refusal| {
+            self.metrics.operation_refused(metrics::OperationType::Unknown, &refusal.code);
+        };
+        self.find(operation, caller).inspect_err(refused)
+    }
+
+    fn find(&self, mut operation: Operation, caller: Caller) -> Result<Prepared, Refusal> {
         // Before anything is read, so that what is read is not older.
         let revision = self.store.revision();
-        let found = self.documents.find(&mut operation).map_err(Answer::refusal)?;
+        let found = self.documents.find(&mut operation)?;
         let variables = operation.variables.map(|it| Box::<str>::from(it));
         let key = Key { caller, query: found.text, operation_name: operation.operation_name, variables };
         if let Some(answer) = self.answers.get(&key, revision) {
+            self.metrics.answer_looked_up(true);
             return Ok(Prepared { what: What::Known(answer), revision });
         }
         let plan = self.plan(key)?;
@@ -133,11 +149,11 @@ impl Api {
         Ok(Prepared { what: What::Unknown(plan), revision })
     }
 
-    fn plan(&self, key: Key) -> Result<Plan, Answer> {
-        self.limits.check_text(&key.query).map_err(Answer::refusal)?;
+    fn plan(&self, key: Key) -> Result<Plan, Refusal> {
+        self.limits.check_text(&key.query)?;
         let document = async_graphql::parser::parse_query(&*key.query)
-            .map_err(|error| Answer::of(&errors::not_parsed(error.into()), false))?;
-        let size = self.limits.check_document(&document).map_err(Answer::refusal)?;
+            .map_err(|error| Refusal::of(&errors::not_parsed(error.into())))?;
+        let size = self.limits.check_document(&document)?;
         let name = key.operation_name.as_deref();
         // A circle is for the schema to refuse; there is no order to it.
         let (order, roots) = match plan::wanted(&document, name).filter(|_| !size.circular) {
@@ -146,14 +162,12 @@ impl Api {
         };
         let kind = plan::wanted(&document, name).map_or(OperationType::Query, |it| it.ty);
         if kind == OperationType::Subscription && roots > 1 {
-            let error = Error::bad_input("query", "A subscription has one field. Subscribe several times.");
-            return Err(Answer::refusal(error));
+            return Err(Error::bad_input("query", "A subscription has one field. Subscribe several times.").into());
         }
         let variables = match &key.variables {
             None => Variables::default(),
             Some(json) => Variables::from_json(
-                serde_json::from_str(json)
-                    .map_err(|error| Answer::refusal(Error::bad_input("variables", format!("{error}."))))?,
+                serde_json::from_str(json).map_err(|error| Error::bad_input("variables", format!("{error}.")))?,
             ),
         };
         Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
@@ -162,15 +176,28 @@ impl Api {
     /// Carries out a query or mutation.
     pub async fn execute(&self, prepared: Prepared) -> Answer {
         let plan = match prepared.what {
-            What::Known(answer) => return Answer::Result(answer),
+            What::Known(answer) => {
+                let answer = Answer::Result(answer);
+                self.count(metrics::OperationType::Query, &answer, false);
+                return answer;
+            }
             What::Unknown(plan) => plan,
         };
+        let type_ = type_of(plan.kind);
+        if plan.kind == OperationType::Query {
+            self.metrics.answer_looked_up(false);
+        }
         let carried_out = AssertUnwindSafe(self.schema.execute(self.with_loaders(plan.request()))).catch_unwind();
         let response = match carried_out.await {
             Ok(response) => finished(response, &plan.order),
-            Err(panic) => return panicked(&*panic),
+            Err(panic) => {
+                let answer = panicked(&*panic);
+                self.count(type_, &answer, true);
+                return answer;
+            }
         };
         let answer = Answer::of(&response, false);
+        self.count(type_, &answer, !response.errors.is_empty());
         if let Answer::Result(json) = &answer
             && plan.kind == OperationType::Query
             && response.errors.is_empty()
@@ -192,11 +219,13 @@ impl Api {
     fn subscribe(self, mut plan: Arc<Plan>) -> impl Stream<Item = Answer> + Send {
         stream! {
             let mut from = None;
+            let mut open = None;
             loop {
                 let progress = Progress::replay(from);
                 let mut replay = self.steps(&plan, &progress);
                 while let Some(step) = replay.next().await {
                     let last = step.answer.is_last();
+                    self.count_opening(&mut open, Some(&step.answer));
                     yield step.answer;
                     if last {
                         return;
@@ -204,6 +233,7 @@ impl Api {
                 }
                 let Some(at) = progress.caught_up() else { return };
                 drop(replay);
+                self.count_opening(&mut open, None);
                 from = Some(at);
                 let Some(mut seat) = self.live.join(&plan, at, |plan| self.steps(plan, &Progress::live(at))) else {
                     continue;
@@ -219,6 +249,7 @@ impl Api {
                             }
                         }
                         Next::Behind(position) => {
+                            self.metrics.subscriber_lagged();
                             from = Some(position);
                             break;
                         }
@@ -245,8 +276,39 @@ impl Api {
         steps.boxed()
     }
 
+    /// Counts what became of an operation.
+    fn count(&self, type_: metrics::OperationType, answer: &Answer, has_errors: bool) {
+        match answer {
+            Answer::Result(_) => self.metrics.operation_answered(type_, has_errors),
+            Answer::Refused(refusal) => self.metrics.operation_refused(type_, &refusal.code),
+        }
+    }
+
+    /// Counts a subscription as open, unless the first that it says is that it is refused.
+    fn count_opening(&self, open: &mut Option<Open>, answer: Option<&Answer>) {
+        if open.is_some() {
+            return;
+        }
+        let type_ = metrics::OperationType::Subscription;
+        if let Some(Answer::Refused(refusal)) = answer {
+            self.metrics.operation_refused(type_, &refusal.code);
+            self.metrics.subscription_refused(&refusal.code);
+        } else {
+            self.metrics.operation_answered(type_, false);
+            *open = Some(self.metrics.subscription_opened());
+        }
+    }
+
     fn with_loaders(&self, request: Request) -> Request {
         request.data(Loaders::new(&self.store))
+    }
+}
+
+fn type_of(kind: OperationType) -> metrics::OperationType {
+    match kind {
+        OperationType::Query => metrics::OperationType::Query,
+        OperationType::Mutation => metrics::OperationType::Mutation,
+        OperationType::Subscription => metrics::OperationType::Subscription,
     }
 }
 
@@ -259,7 +321,7 @@ fn finished(mut response: Response, order: &Order) -> Response {
 /// A fault of a resolver. The panic itself is logged where it happens.
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Answer {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Answer::fault(Error::internal(format!("a resolver panicked: {}", message.unwrap_or("no message"))))
+    Error::internal(format!("a resolver panicked: {}", message.unwrap_or("no message"))).into()
 }
 
 /// The schema in the schema definition language.

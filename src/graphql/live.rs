@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::operation::Answer;
 use super::plan::{Key, Plan};
+use crate::metrics::{Metrics, Open};
 
 /// How much may wait for the slowest of those who share an execution; the newest answer always may.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -31,9 +32,10 @@ pub(super) struct Step {
 }
 
 /// The executions that are shared. Clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Live {
     running: Arc<Mutex<HashMap<Key, Weak<Execution>>>>,
+    metrics: Metrics,
 }
 
 /// One execution, for as long as somebody has a seat.
@@ -43,6 +45,7 @@ struct Execution {
     steps: Arc<Steps>,
     running: Arc<Mutex<HashMap<Key, Weak<Execution>>>>,
     _driver: AbortOnDropHandle<()>,
+    _counted: Open,
 }
 
 /// What an execution has come to, as far as somebody with a seat has not taken it yet.
@@ -83,6 +86,11 @@ pub(super) enum Next {
 }
 
 impl Live {
+    /// No executions yet.
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { running: Arc::default(), metrics }
+    }
+
     /// Takes a seat for a subscriber that has caught up to a position. The first one starts the execution. Nothing if the others are
     /// further already: then there is more to catch up with.
     pub(super) fn join(
@@ -123,6 +131,7 @@ impl Live {
             steps,
             running: Arc::clone(&self.running),
             _driver: AbortOnDropHandle::new(tokio::spawn(driver)),
+            _counted: self.metrics.execution_started(),
         });
         running.insert(plan.key.clone(), Arc::downgrade(&execution));
         execution

@@ -90,29 +90,42 @@ impl AsRef<[u8]> for Json {
 pub enum Answer {
     /// It was carried out: an object with `data`, and with `errors` if there were any. Of a subscription there are many.
     Result(Json),
-    /// It was not carried out, or, a subscription, it has failed: a list of errors. Nothing comes after it.
-    Refused(Json),
-    /// It came to a fault of the server's own: a list of one error. Nothing comes after it.
-    Failed(Json),
+    /// It was not carried out, or, a subscription, it has failed. Nothing comes after it.
+    Refused(Refusal),
+}
+
+/// Why an operation was not carried out.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// A list of errors.
+    pub errors: Json,
+    /// The code of the first.
+    pub code: Arc<str>,
+}
+
+impl Refusal {
+    /// Of an operation that a response of the schema refuses.
+    pub(super) fn of(response: &async_graphql::Response) -> Self {
+        let code = match response.errors.first().and_then(|it| it.extensions.as_ref()?.get("code")) {
+            Some(Value::String(code)) => code.as_str().into(),
+            _ => "INTERNAL".into(),
+        };
+        Self { errors: Json::of(&response.errors), code }
+    }
+
+    /// Whether it is the server's own fault.
+    pub fn is_fault(&self) -> bool {
+        &*self.code == "INTERNAL"
+    }
 }
 
 impl Answer {
-    /// The answer to an operation that is refused for this.
-    pub fn refusal(error: Error) -> Self {
-        Self::Refused(error_list(error))
-    }
-
-    /// The answer to an operation that came to a fault.
-    pub fn fault(error: Error) -> Self {
-        Self::Failed(error_list(error))
-    }
-
     /// The answer that a response of the schema is. Of a subscription whose field is null nothing is left to be told.
     pub(super) fn of(response: &async_graphql::Response, is_subscription: bool) -> Self {
         let refused = response.data == Value::Null
             && !response.errors.is_empty()
             && (is_subscription || response.errors.iter().all(|error| error.path.is_empty()));
-        if refused { Self::Refused(Json::of(&response.errors)) } else { Self::Result(Json::of(response)) }
+        if refused { Self::Refused(Refusal::of(response)) } else { Self::Result(Json::of(response)) }
     }
 
     /// Whether nothing comes after it.
@@ -123,12 +136,22 @@ impl Answer {
     /// How many bytes it has.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Result(json) | Self::Refused(json) | Self::Failed(json) => json.as_str().len(),
+            Self::Result(json) | Self::Refused(Refusal { errors: json, .. }) => json.as_str().len(),
         }
     }
 }
 
-fn error_list(error: Error) -> Json {
-    let error = async_graphql::Error::from(error);
-    Json::of(&[serde_json::json!({ "message": error.message, "extensions": error.extensions })])
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let code = error.code().into();
+        let error = async_graphql::Error::from(error);
+        let errors = Json::of(&[serde_json::json!({ "message": error.message, "extensions": error.extensions })]);
+        Self { errors, code }
+    }
+}
+
+impl From<Error> for Answer {
+    fn from(error: Error) -> Self {
+        Self::Refused(error.into())
+    }
 }

@@ -25,13 +25,12 @@ impl Connections {
         Self { places: Arc::new(Semaphore::new(most)), most }
     }
 
-    /// Takes a place, if one is free.
-    pub(super) fn take(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(|_permit| Place { _permit })
-    }
-
-    /// Says that none is.
-    pub(super) fn full(&self) -> Error {
-        Error::LimitExceeded(format!("{} connections are open, as many as are allowed. Try again later.", self.most))
+    /// Takes a place. [`Error::LimitExceeded`] if none is free.
+    pub(super) fn take(&self) -> Result<Place, Error> {
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        permit.map(|_permit| Place { _permit }).map_err(|_| {
+            let most = self.most;
+            Error::LimitExceeded(format!("{most} connections are open, as many as are allowed. Try again later."))
+        })
     }
 }

@@ -65,8 +65,8 @@ async fn answer(http: &Http, request: Request, caller: Caller, media_type: Media
     };
     let prepared = match http.api.prepare(operation, caller) {
         Ok(prepared) => prepared,
-        Err(answer) if media_type == MediaType::EventStream => return Ok(sse::refuse(answer)),
-        Err(answer) => return Ok(reply(answer, media_type, over_get)),
+        Err(refusal) if media_type == MediaType::EventStream => return Ok(sse::refuse(refusal)),
+        Err(refusal) => return Ok(reply(Answer::Refused(refusal), media_type, over_get)),
     };
     if prepared.kind() == OperationType::Mutation && over_get {
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Mutations are not carried out over GET.".to_owned()));
@@ -88,7 +88,7 @@ async fn carry_out(http: &Http, prepared: Prepared) -> Answer {
     // In a task of its own: a client that goes away takes nothing with it half way.
     let api = http.api.clone();
     let carried_out = tokio::spawn(async move { api.execute(prepared).await });
-    carried_out.await.unwrap_or_else(|error| Answer::fault(Error::internal(error)))
+    carried_out.await.unwrap_or_else(|error| Error::internal(error).into())
 }
 
 async fn from_body(request: Request, most_bytes: usize) -> Result<Operation, Refused> {
@@ -138,10 +138,15 @@ fn bad(message: String) -> Refused {
 fn reply(answer: Answer, media_type: MediaType, with_tag: bool) -> Response {
     let (status, body) = match answer {
         Answer::Result(json) => (StatusCode::OK, Bytes::from_owner(json)),
-        // As the specification says: clients that know no other media type look for errors in the body.
-        Answer::Refused(errors) if media_type == MediaType::Json => (StatusCode::OK, errors_only(errors.as_str())),
-        Answer::Refused(errors) => (StatusCode::BAD_REQUEST, errors_only(errors.as_str())),
-        Answer::Failed(errors) => (StatusCode::INTERNAL_SERVER_ERROR, errors_only(errors.as_str())),
+        Answer::Refused(refusal) => {
+            let status = match media_type {
+                _ if refusal.is_fault() => StatusCode::INTERNAL_SERVER_ERROR,
+                // As the specification says: clients that know no other media type look for errors in the body.
+                MediaType::Json => StatusCode::OK,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, format!("{{\"errors\":{}}}", refusal.errors.as_str()).into())
+        }
     };
     let tag = (with_tag && status == StatusCode::OK).then(|| tag_of(&body));
     let content_type = (header::CONTENT_TYPE, format!("{}; charset=utf-8", media_type.name()));
@@ -150,10 +155,6 @@ fn reply(answer: Answer, media_type: MediaType, with_tag: bool) -> Response {
         response.headers_mut().insert(header::ETAG, tag);
     }
     response
-}
-
-fn errors_only(errors: &str) -> Bytes {
-    format!("{{\"errors\":{errors}}}").into()
 }
 
 /// A weak tag, for the same answer may go out compressed or not.

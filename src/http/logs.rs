@@ -68,7 +68,10 @@ pub(super) async fn handle(
         let stored = stored(http.store, job, wanted.from).map_ok(move |lines| as_bytes(&lines));
         return (content_type, Body::from_stream(stored)).into_response();
     }
-    let Some(place) = http.connections.take() else { return failure(http.connections.full()) };
+    let place = match http.take_place() {
+        Ok(place) => (place, http.metrics.log_followed()),
+        Err(full) => return failure(full),
+    };
     let lines = followed(http.store, wanted.job, bell, wanted.from, http.lifecycle.closing.clone());
     let lines = lines.map_ok(move |lines| {
         let _held_while_it_streams = &place;

@@ -12,6 +12,7 @@ mod graphiql;
 mod graphql;
 mod health;
 mod logs;
+mod metrics;
 mod reply;
 mod sse;
 mod websocket;
@@ -34,14 +35,16 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::error::Error;
 use crate::events::Events;
 use crate::graphql::Api;
+use crate::metrics::{ConnectionRefusal, Metrics};
 use crate::store::Store;
 
 pub use access::{Access, Token};
 pub use bounds::Bounds;
 
-use connections::Connections;
+use connections::{Connections, Place};
 use logs::Followed;
 
 /// How long connections that are told to close may take.
@@ -61,6 +64,7 @@ pub struct Http {
     bounds: Bounds,
     connections: Connections,
     lifecycle: Lifecycle,
+    metrics: Metrics,
 }
 
 /// How far the server is. Clones share it.
@@ -75,9 +79,17 @@ pub struct Lifecycle {
 
 impl Http {
     /// The endpoints of this API.
-    pub fn new(api: Api, store: Store, events: Events, access: Access, bounds: Bounds, lifecycle: Lifecycle) -> Self {
+    pub fn new(
+        api: Api,
+        store: Store,
+        events: Events,
+        access: Access,
+        bounds: Bounds,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Self {
         let connections = Connections::new(bounds.max_connections);
-        Self { api, store, events, access: Arc::new(access), bounds, connections, lifecycle }
+        Self { api, store, events, access: Arc::new(access), bounds, connections, lifecycle, metrics }
     }
 
     /// Serves until `closing`, then closes what is open. Clients that do not read do not hold it up.
@@ -107,10 +119,16 @@ impl Http {
         }
     }
 
+    /// Takes a place for a connection that stays.
+    fn take_place(&self) -> Result<Place, Error> {
+        self.connections.take().inspect_err(|_| self.metrics.connection_refused(ConnectionRefusal::Limit))
+    }
+
     fn router(self) -> Router {
         // A WebSocket may show the token in its `connection_init`, so `/graphql` looks at it itself.
         let with_token = Router::new()
             .route("/jobs/{id}/logs", get(logs::handle))
+            .route("/metrics", get(metrics::handle))
             .layer(middleware::from_fn_with_state(self.clone(), access::require_token));
         Router::new()
             .route("/", get(graphiql::page))
@@ -123,6 +141,8 @@ impl Http {
             .layer(compression())
             .layer(cors(Arc::clone(&self.access)))
             .layer(middleware::from_fn_with_state(self.clone(), access::require_known_origin))
+            // The outermost, so that what is refused is counted too.
+            .layer(middleware::from_fn_with_state(self.clone(), metrics::count))
             .with_state(self)
     }
 }

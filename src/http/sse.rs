@@ -10,7 +10,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 
 use super::Http;
 use super::reply::failure;
-use crate::graphql::{Answer, Prepared};
+use crate::graphql::{Answer, Prepared, Refusal};
 
 /// Tells a proxy such as nginx to pass on what comes as it comes.
 const UNBUFFERED: (HeaderName, HeaderValue) =
@@ -18,7 +18,10 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 
 /// Begins a stream of an operation's answers.
 pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {
-    let Some(place) = http.connections.take() else { return failure(http.connections.full()) };
+    let place = match http.take_place() {
+        Ok(place) => (place, http.metrics.event_stream_opened()),
+        Err(full) => return failure(full),
+    };
     let closing = http.lifecycle.closing.clone();
     let events = events(http.api.stream(prepared)).take_until(closing.cancelled_owned()).map(move |event| {
         let _held_while_it_streams = &place;
@@ -29,15 +32,15 @@ pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {
 }
 
 /// Tells that an operation is refused. As an event: a browser's `EventSource` shows nothing else.
-pub(super) fn refuse(answer: Answer) -> Response {
-    Sse::new(events(stream::iter([answer]))).into_response()
+pub(super) fn refuse(refusal: Refusal) -> Response {
+    Sse::new(events(stream::iter([Answer::Refused(refusal)]))).into_response()
 }
 
 fn events(answers: impl Stream<Item = Answer>) -> impl Stream<Item = Result<Event, Infallible>> {
     let next = |answer| match answer {
         Answer::Result(json) => Event::default().event("next").data(json.as_str()),
-        Answer::Refused(errors) | Answer::Failed(errors) => {
-            Event::default().event("next").data(format!("{{\"errors\":{}}}", errors.as_str()))
+        Answer::Refused(refusal) => {
+            Event::default().event("next").data(format!("{{\"errors\":{}}}", refusal.errors.as_str()))
         }
     };
     // The protocol wants the field to be there.

@@ -74,7 +74,9 @@ impl Jobs {
         self.commit_to(Scope::Logs, move |unit| {
             async move {
                 unit.rings.jobs.push(held.id);
-                unit.conn.append_log(&held, &lines, lines.output_bytes()).await.map(drop)
+                unit.conn.append_log(&held, &lines, lines.output_bytes()).await?;
+                unit.tally.logged(lines);
+                Ok(())
             }
             .boxed()
         })
@@ -144,6 +146,7 @@ impl Unit<'_> {
         }
         let count = lines.next_sequence() - lines.first_sequence();
         let after = Job { log_lines: job.log_lines + count, log_bytes: job.log_bytes + output_bytes, ..after };
+        self.tally.logged(Arc::new(lines));
         self.change(&job, after).await
     }
 }

@@ -8,6 +8,7 @@ mod attempts;
 mod pipelines;
 mod requests;
 mod state;
+mod tally;
 mod unit;
 mod validate;
 mod workspaces;
@@ -19,6 +20,7 @@ use futures_util::future::BoxFuture;
 
 use crate::error::Error;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::model::ServerId;
 use crate::store::{Scope, Store};
 
@@ -34,6 +36,7 @@ use unit::Unit;
 pub struct Jobs {
     store: Store,
     events: Events,
+    metrics: Metrics,
     owner: ServerId,
     retry_backoff: Duration,
 }
@@ -41,11 +44,11 @@ pub struct Jobs {
 impl Jobs {
     /// The jobs in this store, for a new server process. `retry_backoff` is the wait before the second attempt; it doubles with
     /// every further one, up to a minute.
-    pub fn new(store: Store, events: Events, retry_backoff: Duration) -> Self {
-        Self { store, events, owner: ServerId::random(), retry_backoff }
+    pub fn new(store: Store, events: Events, metrics: Metrics, retry_backoff: Duration) -> Self {
+        Self { store, events, metrics, owner: ServerId::random(), retry_backoff }
     }
 
-    /// Stores a change, then publishes it: both, or neither, even if the caller stops waiting.
+    /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.
     async fn commit<R, W>(&self, work: W) -> Result<R, Error>
     where
         W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
@@ -65,13 +68,14 @@ impl Jobs {
             let write = jobs.store.write_to(scope, move |conn| {
                 async move {
                     let now = conn.now().await?;
-                    let mut unit = Unit { conn, now, rings: Default::default() };
+                    let mut unit = Unit { conn, now, rings: Default::default(), tally: Default::default() };
                     let result = work(&mut unit).await?;
-                    Ok((result, unit.rings))
+                    Ok((result, unit.rings, unit.tally))
                 }
                 .boxed()
             });
-            let (result, rings) = write.await?;
+            let (result, rings, tally) = write.await?;
+            tally.count(&jobs.metrics); // first, so that whoever hears of it finds it counted
             jobs.events.ring(&rings);
             Ok(result)
         });

@@ -1,4 +1,4 @@
-//! One change of job state: a transaction, the entries it makes in the status stream, and the bells it rings.
+//! One change of job state: a transaction, the entries it makes in the status stream, the bells it rings, and what it counts as.
 
 use crate::error::Error;
 use crate::events::Rings;
@@ -9,12 +9,14 @@ use crate::model::{
 use crate::store::Conn;
 
 use super::state;
+use super::tally::Tally;
 
 /// A change in the making.
 pub(super) struct Unit<'c> {
     pub(super) conn: &'c mut Conn,
     pub(super) now: Timestamp,
     pub(super) rings: Rings,
+    pub(super) tally: Tally,
 }
 
 /// A job as it is when it is queued.
@@ -106,6 +108,7 @@ impl Unit<'_> {
         after.changed_at = self.now;
         after.previous_status = Some(before.status);
         self.conn.update_job(before, &after).await?;
+        self.tally.changed(before, &after);
         self.rings.status = true;
         // Its end may let another start, and so may its being queued again.
         self.rings.queue |= after.status != JobStatus::Running;

@@ -66,7 +66,7 @@ async fn attempt(
         let started = holder.start(command, [stdout_writer, stderr_writer]).await;
         let ending = match started {
             Ok(()) => watch(runner, holder, claimed, &remarks).await,
-            Err(_) => lost(held).await,
+            Err(_) => lost(runner, held).await,
         };
         let _ = ended.send(());
         ending
@@ -128,7 +128,7 @@ async fn watch(
                     let _ = remarks.send(format!("The job could not be started: {reason}"));
                     Ending::NotStarted { short }
                 }
-                Err(_) => lost(held).await,
+                Err(_) => lost(runner, held).await,
             },
             () = bell.rung(), if !told_to_end => looks = true,
             () = sleep(LOOK_AGAIN), if looks && !told_to_end => {}
@@ -150,8 +150,9 @@ async fn watch(
 }
 
 /// The supervisor was killed by hand: what carries the job's id in its environment is ended without it.
-async fn lost(held: &Job) -> Ending {
+async fn lost(runner: &Runner, held: &Job) -> Ending {
     tracing::error!(job = %held.id, "the job's supervisor is gone");
+    runner.metrics.supervisor_lost();
     super::rescue::end_by_environment(held.id).await;
     Ending::Lost(jobs::Holder::Supervisor)
 }

@@ -11,6 +11,7 @@ mod output;
 mod rescue;
 mod splitter;
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -21,6 +22,7 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::{Claim, Jobs};
+use crate::metrics::Metrics;
 use holder::Holder;
 
 /// How long a slot waits at most before it looks again, whatever the bell says.
@@ -69,17 +71,26 @@ pub struct Runner {
     directory: Directory,
     limits: Limits,
     shutdown: Shutdown,
+    metrics: Metrics,
 }
 
 impl Runner {
     /// A runner of these jobs.
-    pub fn new(jobs: Jobs, events: Events, directory: Directory, limits: Limits, shutdown: Shutdown) -> Self {
-        Self { jobs, events, directory, limits, shutdown }
+    pub fn new(
+        jobs: Jobs,
+        events: Events,
+        directory: Directory,
+        limits: Limits,
+        shutdown: Shutdown,
+        metrics: Metrics,
+    ) -> Self {
+        Self { jobs, events, directory, limits, shutdown, metrics }
     }
 
     /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more. Even with none, what an
     /// earlier server left RUNNING is cleared up.
-    pub async fn run(self, slots: usize) -> Result<(), Error> {
+    pub async fn run(self, slots: u16) -> Result<(), Error> {
+        self.metrics.slots_opened(slots);
         tokio::select! {
             rescued = rescue::run(&self) => rescued?,
             () = self.shutdown.draining.cancelled() => return Ok(()),
@@ -99,7 +110,7 @@ impl Runner {
         let mut queue = self.events.queue();
         let mut idle: Option<Holder> = None;
         while !self.shutdown.draining.is_cancelled() {
-            let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(Holder::spawn, Ok) {
+            let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(|| self.holder(), Ok) {
                 Ok(holder) => holder,
                 Err(error) => {
                     tracing::error!(%error, "a supervisor could not be started");
@@ -122,6 +133,12 @@ impl Runner {
             }
             idle = Some(holder);
         }
+    }
+
+    fn holder(&self) -> io::Result<Holder> {
+        let holder = Holder::spawn()?;
+        self.metrics.supervisor_started();
+        Ok(holder)
     }
 
     /// Waits, but not into a shutdown.

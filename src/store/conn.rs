@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 
 use super::clock::Clock;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::model::Timestamp;
 
 /// A query that yields rows of `U`.
@@ -25,6 +26,7 @@ impl<Q: ExecuteDsl<SqliteConnection> + Send> Statement for Q {}
 pub struct Conn {
     sqlite: SqliteConnection,
     clock: Clock,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Conn {
@@ -34,8 +36,8 @@ impl std::fmt::Debug for Conn {
 }
 
 impl Conn {
-    pub(super) fn new(sqlite: SqliteConnection, clock: Clock) -> Self {
-        Self { sqlite, clock }
+    pub(super) fn new(sqlite: SqliteConnection, clock: Clock, metrics: Metrics) -> Self {
+        Self { sqlite, clock, metrics }
     }
 
     /// The store's clock: a moment later than every one before.
@@ -44,19 +46,25 @@ impl Conn {
     }
 
     pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error> {
-        Ok(RunQueryDsl::load(query, &mut self.sqlite)?)
+        Ok(RunQueryDsl::load(query, self.counted())?)
     }
 
     pub(super) async fn one<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<U, Error> {
-        Ok(RunQueryDsl::get_result(query, &mut self.sqlite)?)
+        Ok(RunQueryDsl::get_result(query, self.counted())?)
     }
 
     pub(super) async fn optional<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Option<U>, Error> {
-        Ok(RunQueryDsl::get_result(query, &mut self.sqlite).optional()?)
+        Ok(RunQueryDsl::get_result(query, self.counted()).optional()?)
     }
 
     pub(super) async fn run(&mut self, statement: impl Statement) -> Result<usize, Error> {
-        Ok(statement.execute_in(&mut self.sqlite)?)
+        Ok(statement.execute_in(self.counted())?)
+    }
+
+    /// The connection, for one statement.
+    fn counted(&mut self) -> &mut SqliteConnection {
+        self.metrics.statement_run();
+        &mut self.sqlite
     }
 
     /// Runs statements that begin or end a transaction, or set the connection up.

@@ -1,6 +1,6 @@
 //! Jobs: their rows, the lists and the queue. The rules are `jobs`' affair; here a write only names the state it expects.
 
-use diesel::dsl::{exists, not};
+use diesel::dsl::{count_star, exists, not};
 use diesel::prelude::*;
 
 use super::conn::Conn;
@@ -201,5 +201,11 @@ impl Conn {
     pub async fn remove_jobs(&mut self, ids: &[JobId]) -> Result<(), Error> {
         self.run(diesel::delete(jobs::table.filter(jobs::id.eq_any(ids)))).await?;
         Ok(())
+    }
+
+    /// How many jobs of each type are QUEUED and RUNNING, also while they are deleted but not yet gone.
+    pub async fn count_active_jobs(&mut self) -> Result<Vec<(JobType, JobStatus, i64)>, Error> {
+        let active = jobs::table.filter(as_indexed(ACTIVE)).group_by((jobs::type_, jobs::status));
+        self.all(active.select((jobs::type_, jobs::status, count_star()))).await
     }
 }

@@ -7,6 +7,7 @@
 mod chunk;
 mod clock;
 mod conn;
+mod disk;
 mod fragment;
 mod invitations;
 mod jobs;
@@ -22,10 +23,12 @@ mod workspaces;
 mod writer;
 
 use std::path::Path;
+use std::time;
 
 use futures_util::future::BoxFuture;
 
 use crate::error::Error;
+use crate::metrics::{DatabaseOperation, DiskUsage, Metrics};
 
 pub use conn::Conn;
 pub use jobs::JobFilter;
@@ -81,17 +84,18 @@ pub struct Store {
     readers: readers::Readers,
     clock: clock::Clock,
     revisions: revision::Revisions,
+    metrics: Metrics,
 }
 
 impl Store {
     /// Opens the SQLite database at `path`, creating it if need be, and brings its schema up to date.
-    pub fn open_sqlite(path: &Path, synchronous: Synchronous) -> Result<Self, Error> {
+    pub fn open_sqlite(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
         let clock = clock::Clock::default();
-        let writer = sqlite::open_writer(path, synchronous, clock.clone())?;
-        let readers = readers::Readers::new(path.to_owned(), clock.clone());
+        let writer = sqlite::open_writer(path, synchronous, clock.clone(), metrics.clone())?;
+        let readers = readers::Readers::new(path.to_owned(), clock.clone(), metrics.clone());
         let revisions = revision::Revisions::default();
         let writer = writer::Writer::start(writer, revisions.clone())?;
-        Ok(Self { writer, readers, clock, revisions })
+        Ok(Self { writer, readers, clock, revisions, metrics })
     }
 
     /// Runs `work` on a snapshot of the database. It cannot write.
@@ -100,7 +104,7 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        self.readers.run(work).await
+        self.observe(DatabaseOperation::Read, self.readers.run(work)).await
     }
 
     /// Runs `work` alone in a transaction, and answers when that is committed. If `work` answers an error, nothing of it is
@@ -119,7 +123,7 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        self.writer.run(scope, work).await
+        self.observe(DatabaseOperation::Write, self.writer.run(scope, work)).await
     }
 
     /// How often what is stored has changed up to now. Whoever was told that something is stored finds it counted.
@@ -134,5 +138,27 @@ impl Store {
             self.clock.pass(latest);
         }
         Ok(())
+    }
+
+    /// What the database takes of its disk.
+    pub async fn disk_usage(&self) -> Result<DiskUsage, Error> {
+        let path = self.readers.path();
+        let looked = tokio::task::spawn_blocking(move || disk::usage(&path)).await.map_err(Error::internal)?;
+        looked.map_err(Error::unavailable)
+    }
+
+    async fn observe<R>(
+        &self,
+        operation: DatabaseOperation,
+        work: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Error> {
+        let started = time::Instant::now();
+        let result = work.await;
+        self.metrics.database_used(operation, started.elapsed());
+        // The other errors are those of the rules, for which the database did what it was asked.
+        if let Err(Error::Unavailable(_) | Error::Internal(_)) = &result {
+            self.metrics.database_failed(operation);
+        }
+        result
     }
 }

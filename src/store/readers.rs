@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::conn::Conn;
 use super::sqlite;
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 /// More would only wait for the processor.
 const READERS: usize = 4;
@@ -19,13 +20,20 @@ const READERS: usize = 4;
 pub(super) struct Readers {
     path: Arc<Path>,
     clock: Clock,
+    metrics: Metrics,
     turns: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Conn>>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, clock: Clock) -> Self {
-        Self { path: path.into(), clock, turns: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+    pub(super) fn new(path: PathBuf, clock: Clock, metrics: Metrics) -> Self {
+        let turns = Arc::new(Semaphore::new(READERS));
+        Self { path: path.into(), clock, metrics, turns, idle: Arc::default() }
+    }
+
+    /// Where the database is.
+    pub(super) fn path(&self) -> Arc<Path> {
+        Arc::clone(&self.path)
     }
 
     /// Runs `work` on a snapshot.
@@ -41,7 +49,7 @@ impl Readers {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut conn = match idle {
                 Some(conn) => conn,
-                None => sqlite::open_reader(&readers.path, readers.clock.clone())?,
+                None => sqlite::open_reader(&readers.path, readers.clock.clone(), readers.metrics.clone())?,
             };
             conn.control("BEGIN")?;
             let result = conn.complete(work);

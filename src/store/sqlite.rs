@@ -9,6 +9,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use super::clock::Clock;
 use super::conn::Conn;
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -24,7 +25,12 @@ pub enum Synchronous {
 }
 
 /// Opens the one connection that writes, and brings the schema up to date on it.
-pub(super) fn open_writer(path: &Path, synchronous: Synchronous, clock: Clock) -> Result<Conn, Error> {
+pub(super) fn open_writer(
+    path: &Path,
+    synchronous: Synchronous,
+    clock: Clock,
+    metrics: Metrics,
+) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     let synchronous = match synchronous {
         Synchronous::Normal => "NORMAL",
@@ -34,14 +40,14 @@ pub(super) fn open_writer(path: &Path, synchronous: Synchronous, clock: Clock) -
     sqlite.batch_execute(&pragmas)?;
     refuse_newer_schema(&mut sqlite)?;
     sqlite.run_pending_migrations(MIGRATIONS).map_err(Error::internal)?;
-    Ok(Conn::new(sqlite, clock))
+    Ok(Conn::new(sqlite, clock, metrics))
 }
 
 /// Opens a connection that only reads. Only after the writer: a reader cannot switch to the write-ahead log.
-pub(super) fn open_reader(path: &Path, clock: Clock) -> Result<Conn, Error> {
+pub(super) fn open_reader(path: &Path, clock: Clock, metrics: Metrics) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     sqlite.batch_execute(&format!("{COMMON} PRAGMA query_only = ON;"))?;
-    Ok(Conn::new(sqlite, clock))
+    Ok(Conn::new(sqlite, clock, metrics))
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {

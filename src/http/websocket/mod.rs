@@ -22,6 +22,7 @@ use super::access::text;
 use super::reply::{failure, refusal};
 use crate::error::Error;
 use crate::graphql::{Answer, Caller, Operation};
+use crate::metrics::ConnectionRefusal;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// tungstenite fills its whole read buffer with zeros at every poll; the default of 128 KiB took 44 % of the time.
@@ -31,6 +32,8 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const TOGETHER: usize = 64;
 /// How long a client may take to answer a close, or to read what is still to be told before it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What stands for a close without a code.
+const NO_STATUS: u16 = 1005;
 /// When all that has happened is taken to be told.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -51,9 +54,13 @@ pub(super) fn accept(http: Http, upgrade: WebSocketUpgrade, caller: Option<Calle
         let message = format!(
             "The subprotocol of this WebSocket is {PROTOCOL}. The older one, which calls itself graphql-ws, is not spoken."
         );
+        http.metrics.connection_refused(ConnectionRefusal::Protocol);
         return refusal(StatusCode::BAD_REQUEST, &message);
     }
-    let Some(place) = http.connections.take() else { return failure(http.connections.full()) };
+    let place = match http.take_place() {
+        Ok(place) => (place, http.metrics.websocket_opened()),
+        Err(full) => return failure(full),
+    };
     let sockets = http.lifecycle.sockets.clone();
     upgrade.on_upgrade(move |socket| {
         sockets.track_future(async move {
@@ -74,6 +81,8 @@ struct Connection {
     socket: WebSocket,
     caller: Option<Caller>,
     initialised: bool,
+    /// What the client closed the connection with.
+    closed_with: Option<u16>,
     /// Every operation's events, with its id; and how to end each.
     events: SelectAll<BoxStream<'static, (String, Event)>>,
     operations: HashMap<String, Active>,
@@ -102,15 +111,14 @@ impl From<axum::Error> for Over {
 impl Connection {
     fn new(http: Http, socket: WebSocket, caller: Option<Caller>) -> Self {
         let (events, operations) = (SelectAll::new(), HashMap::new());
-        Self { http, socket, caller, initialised: false, events, operations }
+        Self { http, socket, caller, initialised: false, closed_with: None, events, operations }
     }
 
     async fn run(mut self) {
-        let Over(reason) = match self.serve().await {
-            Ok(()) => return,
-            Err(over) => over,
-        };
-        let Some((code, reason)) = reason else { return };
+        let Over(reason) = self.serve().await;
+        let metrics = self.http.metrics.clone();
+        let Some((code, reason)) = reason else { return metrics.websocket_closed(self.closed_with) };
+        metrics.websocket_closed(Some(code));
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if timeout(CLOSE_TIMEOUT, self.socket.send(close)).await.is_ok() {
             // The client's own close, so that it reads ours before the connection ends.
@@ -118,7 +126,14 @@ impl Connection {
         }
     }
 
-    async fn serve(&mut self) -> Result<(), Over> {
+    async fn serve(&mut self) -> Over {
+        match self.listen_and_tell().await {
+            Ok(()) => Over(None),
+            Err(over) => over,
+        }
+    }
+
+    async fn listen_and_tell(&mut self) -> Result<(), Over> {
         let began = Instant::now();
         let bounds = self.http.bounds.clone();
         let closing = self.http.lifecycle.closing.clone();
@@ -169,11 +184,16 @@ impl Connection {
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), Over> {
+        self.http.metrics.frame_received();
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(invalid()),
             // tungstenite answers pings and closes by itself.
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Close(frame) => {
+                self.closed_with = Some(frame.map_or(NO_STATUS, |frame| frame.code));
+                return Ok(());
+            }
         };
         let said: Said<'_> = serde_json::from_str(&text).map_err(|_| invalid())?;
         match (said.r#type.as_ref(), said.id) {
@@ -224,13 +244,11 @@ impl Connection {
             self.http.api.prepare(operation, caller)
         } else {
             let message = format!("At most {most} operations are active at a time on a connection.");
-            Err(Answer::refusal(Error::LimitExceeded(message)))
+            Err(Error::LimitExceeded(message).into())
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
-            Err(Answer::Result(json) | Answer::Refused(json) | Answer::Failed(json)) => {
-                return self.say(envelope.error(json.as_str())).await;
-            }
+            Err(refusal) => return self.say(envelope.error(refusal.errors.as_str())).await,
         };
         let answers = self.http.api.stream(prepared).map(Event::Answer);
         let events = answers.chain(futures_util::stream::iter([Event::Over]));
@@ -256,9 +274,7 @@ impl Connection {
         let Some(operation) = self.operations.get(&id) else { return Ok(()) };
         let (message, over) = match event {
             Event::Answer(Answer::Result(result)) => (operation.envelope.next(result.as_str()), false),
-            Event::Answer(Answer::Refused(errors) | Answer::Failed(errors)) => {
-                (operation.envelope.error(errors.as_str()), true)
-            }
+            Event::Answer(Answer::Refused(refusal)) => (operation.envelope.error(refusal.errors.as_str()), true),
             Event::Over => (operation.envelope.complete(), true),
         };
         if over && let Some(operation) = self.operations.remove(&id) {
@@ -273,6 +289,7 @@ impl Connection {
     }
 
     async fn feed(&mut self, message: Message) -> Result<(), Over> {
+        self.http.metrics.frames_sent(1);
         let patience = self.http.bounds.client_timeout;
         timeout(patience, self.socket.feed(message)).await.map_err(|_| does_not_read())?.map_err(Over::from)
     }

@@ -1,7 +1,8 @@
 //! A server to test: the real program, on a directory of its own.
 //!
-//! What is asked of it through the API is in `requests`, waiting in `waiting`.
+//! What is asked of it through the API is in `requests`, what it counts in `exposition`, waiting in `waiting`.
 
+mod exposition;
 mod requests;
 mod waiting;
 
