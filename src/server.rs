@@ -58,8 +58,7 @@ impl Server {
         let settings = options.graphql.clone();
         let api = Api::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), settings)?;
         let bounds = options.bounds.clone();
-        let http =
-            Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
+        let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
         let http = tokio::spawn(http.serve(listener));
 
         let shutdown = Shutdown::default();

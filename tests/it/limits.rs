@@ -33,12 +33,15 @@ fn either_side_of_each_limit() -> Vec<(&'static str, String, String)> {
         let open = "jobs(first: 1) { nodes { workspace { ".repeat(levels);
         format!("{{ {open} id {} }}", "} } }".repeat(levels))
     };
-    let comment = |bytes: usize| format!("{{ __typename }} #{}", "x".repeat(bytes - 17));
+    let comment = |bytes: usize| format!("{{ __typename }} #{}", "x".repeat(bytes - 16));
     vec![
         ("bytes", comment(2_000), comment(2_001)),
         (
             "tokens",
-            format!("query($a: [Int!] = [{}]) {{ __typename @skip(if: false) ...on Query {{ jobs(first: 1) {{ totalCount }} }} }}", "1 ".repeat(100)),
+            format!(
+                "query($a: [Int!] = [{}]) {{ __typename @skip(if: false) ...on Query {{ jobs(first: 1) {{ totalCount }} }} }}",
+                "1 ".repeat(100)
+            ),
             format!("query($a: [Int!] = [{}]) {{ __typename }}", "1 ".repeat(300)),
         ),
         (

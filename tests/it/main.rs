@@ -5,21 +5,25 @@
 mod support;
 
 mod access;
+mod answers;
 mod crash;
 mod disk_full;
 mod history;
 mod http;
 mod jobs;
+mod limits;
 mod lists;
 mod log_stream;
 mod logs;
 mod metrics;
+mod persisted;
 mod pipeline_config;
 mod pipelines;
 mod queue;
 mod rescue;
 mod schema;
 mod shutdown;
+mod sse;
 mod status_stream;
 mod stop;
 mod websocket;

@@ -25,7 +25,10 @@ async fn a_document_that_was_sent_with_its_hash_is_known_by_it() {
     let server = TestServer::with(&["--slots=0"]);
     server.begin_workspace("W").await;
     let unknown = post(&server, json!({ "extensions": by_hash(HASH) })).await;
-    assert_eq!((code(&unknown), text(&unknown["errors"][0]["message"])), ("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound"));
+    assert_eq!(
+        (code(&unknown), text(&unknown["errors"][0]["message"])),
+        ("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound")
+    );
 
     let taught = post(&server, json!({ "query": QUERY, "extensions": by_hash(HASH) })).await;
     let expected = json!({ "data": { "workspaces": { "nodes": [{ "name": "W" }] } } });
@@ -54,12 +57,9 @@ async fn a_hash_that_is_not_that_of_the_document_is_refused_and_nothing_is_learn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mutation_that_is_known_is_not_carried_out_over_get() {
-    let server = TestServer::with(&["--slots=0"]);
     let mutation = "mutation { createWorkspace(input: { name: \"W\" }) { workspace { id } } }";
-    let hash = "3b3e8d";
-    let _ = (mutation, hash);
-    let list = list(&server, &json!({ "make": mutation }));
-    let server = TestServer::with(&["--slots=0", "--operations", &list]);
+    let list = list(&json!({ "make": mutation }));
+    let server = TestServer::with(&["--slots=0", "--operations", path(&list)]);
     let refused = server.http().get(server.url("/graphql?documentId=make")).send().await.expect("an answer");
     assert_eq!(refused.status(), 405);
     let done = post(&server, json!({ "documentId": "make" })).await;
@@ -68,9 +68,8 @@ async fn a_mutation_that_is_known_is_not_carried_out_over_get() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_list_nothing_else_is_carried_out() {
-    let server = TestServer::with(&["--slots=0"]);
-    let list = list(&server, &json!({ "names": QUERY, "live": "subscription { jobStatusChanged { status } }" }));
-    let server = TestServer::with(&["--slots=0", "--operations", &list]);
+    let list = list(&json!({ "names": QUERY, "live": "subscription { jobStatusChanged { status } }" }));
+    let server = TestServer::with(&["--slots=0", "--operations", path(&list)]);
     let expected = json!({ "data": { "workspaces": { "nodes": [] } } });
     for allowed in [
         json!({ "documentId": "names" }),
@@ -103,9 +102,8 @@ async fn with_a_list_nothing_else_is_carried_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_cannot_be_used_ends_the_start() {
-    let server = TestServer::with(&["--slots=0"]);
-    let malformed = list(&server, &json!(["x"]));
-    for (list, says) in [(malformed.as_str(), "is not a JSON object"), ("/no/such/file", "cannot be read")] {
+    let malformed = list(&json!(["x"]));
+    for (list, says) in [(path(&malformed), "is not a JSON object"), ("/no/such/file", "cannot be read")] {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = TestServer::command(directory.path());
         let ended = command.args(["--listen", "127.0.0.1:0", "--operations", list]).output().expect("it runs");
@@ -116,12 +114,14 @@ async fn a_list_that_cannot_be_used_ends_the_start() {
 }
 
 /// A file with this content.
-fn list(server: &TestServer, content: &Value) -> String {
-    let path = std::env::temp_dir().join(format!("{}-{}", server.pid(), "operations.json"));
-    let _ = path;
-    let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path().keep().expect("a file");
-    std::fs::write(&path, content.to_string()).expect("a file");
-    path.to_str().expect("UTF-8").to_owned()
+fn list(content: &Value) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), content.to_string()).expect("a file");
+    file
+}
+
+fn path(file: &tempfile::NamedTempFile) -> &str {
+    file.path().to_str().expect("UTF-8")
 }
 
 fn urlencoded(text: &str) -> String {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diesel::{Connection, RunQueryDsl};
 use jobstream::client::Client;
@@ -229,6 +230,14 @@ impl TestServer {
         let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
         let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {what}"));
         query.get_result::<Count>(&mut database).expect("a count").count
+    }
+
+    /// How much of the processor the server has used so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its figures");
+        let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+        let ticks: u64 = fields.skip(11).take(2).map(|it| it.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10) // a hundred ticks are a second on every Linux
     }
 
     /// The most memory that the server has had so far, in KiB.
