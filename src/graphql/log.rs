@@ -8,6 +8,8 @@ use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
 use crate::store::{Enough, Store};
 
+pub(super) use crate::store::LogRequest;
+
 const DEFAULT_LINES: i32 = 1_000;
 const MOST_LINES: i32 = 10_000;
 const MOST_BYTES: usize = 1024 * 1024;
@@ -44,15 +46,6 @@ pub(super) struct LogArguments {
     pub(super) last: Option<i32>,
 }
 
-/// Which lines are wanted.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum LogRequest {
-    /// From this number on.
-    From(i64, Enough),
-    /// The last.
-    Last(Enough),
-}
-
 impl LogArguments {
     pub(super) fn request(self) -> Result<LogRequest, Error> {
         let mut problems = Vec::new();
@@ -82,25 +75,16 @@ impl LogArguments {
 /// Said of a negative line number.
 pub(super) const NEGATIVE: &str = "Lines are numbered from 0.";
 
-/// Reads lines of a job's log. [`Error::NotFound`] if there is no such job.
+/// Reads lines of one job's log. [`Error::NotFound`] if there is no such job.
 pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
-    let read = store.read(move |conn| {
-        async move {
-            let job = conn.job(job).await?.ok_or_else(|| Error::not_found("job", job))?;
-            let lines = match request {
-                LogRequest::From(from, enough) => conn.log_lines(job.id, from, enough).await?,
-                LogRequest::Last(enough) => conn.last_log_lines(&job, enough).await?,
-            };
-            Ok((job, lines))
-        }
-        .boxed()
-    });
-    let (job, lines) = read.await?;
+    let read = store.read(move |conn| async move { conn.logs(&[(job, request)]).await }.boxed());
+    let (_, job, lines) = read.await?.pop().ok_or_else(|| Error::not_found("job", job))?;
     Ok(JobLogs::of(&job, lines))
 }
 
 impl JobLogs {
-    fn of(job: &model::Job, lines: LogLines) -> Self {
+    /// Lines that were read together with the job.
+    pub(super) fn of(job: &model::Job, lines: LogLines) -> Self {
         // Whoever asks a final job for lines that never came is told where its log ends.
         let end = if job.status.is_final() { job.log_lines } else { i64::MAX };
         let next_sequence = lines.next_sequence().min(end);

@@ -109,7 +109,6 @@ impl Query {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<PipelineConnection> {
-        let workspace = read_id("workspaceId", &workspace_id);
-        pipelines(ctx, workspace, PageArguments { first, after, last, before }).await
+        pipelines(ctx, &workspace_id, PageArguments { first, after, last, before }).await
     }
 }
