@@ -11,7 +11,7 @@ use super::log::{JobLogs, LogArguments};
 use super::pipeline::Pipeline;
 use super::scalars::Ids;
 use super::workspace::Workspace;
-use super::loaders;
+use super::{loaders, log};
 use crate::error::{Error, both};
 use crate::model::{self, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId};
 use crate::store::{JobFilter, Page, Store};
@@ -98,6 +98,7 @@ impl Job {
 
     /// Lines of its log: 1,000 from the beginning, unless the arguments say otherwise. At most 10,000 lines or 1 MiB of text,
     /// whichever comes first; `nextSequence` is where to go on.
+    #[graphql(complexity = "log::complexity(first, last, child_complexity)")]
     async fn logs(
         &self,
         ctx: &Context<'_>,

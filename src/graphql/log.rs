@@ -3,6 +3,7 @@
 use async_graphql::{Context, Object};
 use futures_util::FutureExt;
 
+use super::connection::product;
 use super::lines::Lines;
 use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
@@ -75,6 +76,12 @@ impl LogArguments {
 /// Said of a negative line number.
 pub(super) const NEGATIVE: &str = "Lines are numbered from 0.";
 
+/// What `Job.logs` costs: the lines are made in one go, a hundred for the price of one object.
+pub(super) fn complexity(first: Option<i32>, last: Option<i32>, of_a_line: usize) -> usize {
+    let lines = first.or(last).unwrap_or(DEFAULT_LINES).clamp(0, MOST_LINES);
+    product((lines + 99) / 100, of_a_line)
+}
+
 /// Reads lines of one job's log. [`Error::NotFound`] if there is no such job.
 pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
     let read = store.read(move |conn| async move { conn.logs(&[(job, request)]).await }.boxed());
@@ -93,5 +100,17 @@ impl JobLogs {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_lines_cost_as_much_as_one() {
+        assert_eq!((complexity(Some(1), None, 3), complexity(None, Some(100), 3)), (4, 4));
+        assert_eq!((complexity(Some(101), None, 3), complexity(None, None, 3)), (7, 31));
+        assert_eq!((complexity(Some(i32::MAX), None, 3), complexity(Some(-1), None, 3)), (301, 1));
     }
 }

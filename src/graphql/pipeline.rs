@@ -4,7 +4,7 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use futures_util::FutureExt;
 
-use super::connection::{PageArguments, Position, connect};
+use super::connection::{self, PageArguments, Position, connect};
 use super::job::{JobConnection, JobFilterArguments, jobs_of_pipeline};
 use super::workspace::Workspace;
 use super::{loaders, scalars};
@@ -95,6 +95,7 @@ impl Pipeline {
     }
 
     /// Its jobs, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,

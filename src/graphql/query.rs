@@ -4,7 +4,7 @@ use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::connection::PageArguments;
+use super::connection::{self, PageArguments};
 use super::invitation::Invitation;
 use super::job::{Job, JobConnection, JobFilterArguments, jobs};
 use super::node::Node;
@@ -48,6 +48,7 @@ impl Query {
     }
 
     /// Jobs, newest first: those that meet every condition. NOT_FOUND if there is no such workspace or pipeline.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,
@@ -78,6 +79,7 @@ impl Query {
     }
 
     /// All workspaces, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn workspaces(
         &self,
         ctx: &Context<'_>,
@@ -100,6 +102,7 @@ impl Query {
     }
 
     /// A workspace's pipelines, newest first. NOT_FOUND if there is no such workspace.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn pipelines(
         &self,
         ctx: &Context<'_>,

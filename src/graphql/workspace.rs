@@ -4,7 +4,7 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 
-use super::connection::{PageArguments, Position, connect};
+use super::connection::{self, PageArguments, Position, connect};
 use super::job::{JobConnection, JobFilterArguments, jobs_of_workspace};
 use super::pipeline::{PipelineConnection, pipelines_of};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp};
@@ -49,6 +49,7 @@ impl Workspace {
     }
 
     /// Its jobs, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,
@@ -68,6 +69,7 @@ impl Workspace {
     }
 
     /// Its pipelines, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn pipelines(
         &self,
         ctx: &Context<'_>,
