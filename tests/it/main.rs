@@ -13,6 +13,7 @@ mod jobs;
 mod lists;
 mod log_stream;
 mod logs;
+mod nested;
 mod pages;
 mod pipeline_config;
 mod pipelines;
