@@ -51,6 +51,18 @@ impl PageArguments {
     }
 }
 
+/// What a list costs: itself, and what is asked for of an item as often as its page has items.
+pub(super) fn complexity(first: Option<i32>, last: Option<i32>, of_an_item: usize) -> usize {
+    let items = first.or(last).unwrap_or(DEFAULT_PAGE).clamp(0, LARGEST_PAGE);
+    product(items, of_an_item)
+}
+
+/// The cost of something that is there once, and of what is asked for so often. It is cut off far above every limit, so that what
+/// fits in a document can be added up and multiplied again.
+pub(super) fn product(times: i32, of_each: usize) -> usize {
+    usize::try_from(times).unwrap_or(0).saturating_mul(of_each).saturating_add(1).min(u32::MAX as usize)
+}
+
 const MALFORMED: &str = "This is not a cursor that this server gave out.";
 
 /// An item's place in a list: when it was created, and its id.
@@ -115,6 +127,13 @@ mod tests {
     use super::*;
     use crate::model::Job;
 
+    #[test]
+    fn the_cost_of_a_list_is_that_of_its_items_and_one() {
+        assert_eq!(complexity(None, None, 3), 151);
+        assert_eq!((complexity(Some(20), None, 3), complexity(None, Some(20), 3)), (61, 61));
+        assert_eq!((complexity(Some(i32::MAX), None, 3), complexity(Some(-1), None, 3)), (1_501, 1));
+    }
+
     proptest! {
         #[test]
         fn a_list_cursor_gives_back_its_position(micros in 0..4_000_000_000_000_000_i64, id in any::<u128>()) {
@@ -128,6 +147,12 @@ mod tests {
         #[test]
         fn a_stream_cursor_gives_back_its_position(position in 0..i64::MAX) {
             prop_assert_eq!(stream_position(&stream_cursor(position)).ok(), Some(position));
+        }
+
+        #[test]
+        fn the_cost_of_a_list_can_be_multiplied_for_ever(sizes in proptest::collection::vec(any::<Option<i32>>(), 0..50)) {
+            let cost = sizes.iter().fold(1, |cost, size| complexity(*size, None, cost));
+            prop_assert!(cost <= u32::MAX as usize);
         }
 
         #[test]

@@ -4,7 +4,6 @@ use async_graphql::{Context, ID, Object, Result};
 
 use super::loaders;
 use super::workspace::Workspace;
-use crate::error::Error;
 use crate::model::{self, Timestamp};
 
 pub(super) struct Invitation(pub(super) model::Invitation);
@@ -29,7 +28,6 @@ impl Invitation {
 
     /// The workspace it is to.
     async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
-        let found = loaders::workspace(ctx, self.0.workspace).await?;
-        Ok(Workspace(found.ok_or_else(|| Error::not_found("workspace", self.0.workspace))?))
+        Ok(Workspace(loaders::workspace(ctx, self.0.workspace).await?))
     }
 }

@@ -1,5 +1,7 @@
 //! Jobs.
 
+use std::collections::BTreeSet;
+
 use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
@@ -11,8 +13,8 @@ use super::scalars::Ids;
 use super::workspace::Workspace;
 use super::{loaders, log};
 use crate::error::{Error, both};
-use crate::model::{self, JobStatus, JobStopReason, JobType, Timestamp};
-use crate::store::{JobFilter, Store};
+use crate::model::{self, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId};
+use crate::store::{JobFilter, Page, Store};
 
 pub(super) struct Job(pub(super) model::Job);
 
@@ -85,8 +87,7 @@ impl Job {
 
     /// The workspace it belongs to.
     async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
-        let found = loaders::workspace(ctx, self.0.workspace).await?;
-        Ok(Workspace(found.ok_or_else(|| Error::not_found("workspace", self.0.workspace))?))
+        Ok(Workspace(loaders::workspace(ctx, self.0.workspace).await?))
     }
 
     /// The pipeline it belongs to: null for `WORKSPACE_INIT` and the user tasks, which have none.
@@ -97,6 +98,7 @@ impl Job {
 
     /// Lines of its log: 1,000 from the beginning, unless the arguments say otherwise. At most 10,000 lines or 1 MiB of text,
     /// whichever comes first; `nextSequence` is where to go on.
+    #[graphql(complexity = "log::complexity(first, last, child_complexity)")]
     async fn logs(
         &self,
         ctx: &Context<'_>,
@@ -106,11 +108,13 @@ impl Job {
         last: Option<i32>,
     ) -> Result<JobLogs> {
         let arguments = LogArguments { sequence, first, last };
-        Ok(log::read(ctx.data_unchecked::<Store>(), self.0.id, arguments.request()?).await?)
+        let (job, lines) = loaders::logs(ctx, self.0.id, arguments.request()?).await?;
+        Ok(JobLogs::of(&job, lines))
     }
 }
 
 /// The arguments of a list of jobs that say which are wanted.
+#[derive(Default)]
 pub(super) struct JobFilterArguments {
     pub(super) workspace_id: Option<ID>,
     pub(super) pipeline_id: Option<ID>,
@@ -128,8 +132,7 @@ pub(super) struct JobListFields {
 impl JobListFields {
     /// How many jobs there are in all that meet the filter. They are counted only if it is asked for.
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
-        let filter = self.filter.clone();
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.count_jobs(filter).boxed()).await?)
+        Ok(loaders::job_count(ctx, self.filter.clone()).await?)
     }
 
     /// The position in the status stream at which this page was read: `jobStatusChanged(after:)` with it misses nothing.
@@ -138,16 +141,24 @@ impl JobListFields {
     }
 }
 
-/// A page of jobs.
+impl JobFilterArguments {
+    fn filter(self) -> Result<JobFilter, Error> {
+        let mut ids = Ids::default();
+        let workspace = ids.read_optional("workspaceId", self.workspace_id.as_ref());
+        let pipeline = ids.read_optional("pipelineId", self.pipeline_id.as_ref());
+        ids.finish()?;
+        Ok(JobFilter {
+            workspace,
+            pipeline,
+            types: self.r#type.map(BTreeSet::from_iter),
+            statuses: self.status.map(BTreeSet::from_iter),
+        })
+    }
+}
+
+/// A page of jobs. What the filter names may not be there.
 pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: PageArguments) -> Result<JobConnection> {
-    let mut ids = Ids::default();
-    let filter = JobFilter {
-        workspace: ids.read_optional("workspaceId", filter.workspace_id.as_ref()),
-        pipeline: ids.read_optional("pipelineId", filter.pipeline_id.as_ref()),
-        types: filter.r#type,
-        statuses: filter.status,
-    };
-    let ((), request) = both(ids.finish(), page.request())?;
+    let (filter, request) = both(filter.filter(), page.request())?;
     let wanted = filter.clone();
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {
@@ -157,10 +168,44 @@ pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: Pa
             if let Some(id) = wanted.pipeline {
                 conn.pipeline(id).await?.ok_or_else(|| Error::not_found("pipeline", id))?;
             }
-            Ok((conn.jobs(wanted, request).await?, conn.last_change_position().await?))
+            let mut pages = conn.jobs(&[(wanted, request)]).await?;
+            Ok((pages.remove(0), conn.last_change_position().await?))
         }
         .boxed()
     });
     let (page, position) = read.await?;
-    Ok(connect(page, JobListFields { filter, position }, |it| Position(it.created, it.id), Job))
+    Ok(page_of(page, filter, position))
+}
+
+/// A page of the jobs of a workspace, which is there. The pipeline that the filter names may not be.
+pub(super) async fn jobs_of_workspace(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    filter: JobFilterArguments,
+    page: PageArguments,
+) -> Result<JobConnection> {
+    let (filter, request) = both(filter.filter(), page.request())?;
+    if let Some(id) = filter.pipeline {
+        loaders::pipeline(ctx, id).await?.ok_or_else(|| Error::not_found("pipeline", id))?;
+    }
+    let filter = JobFilter { workspace: Some(workspace), ..filter };
+    let (page, position) = loaders::jobs(ctx, filter.clone(), request).await?;
+    Ok(page_of(page, filter, position))
+}
+
+/// A page of the jobs of a pipeline, which is there.
+pub(super) async fn jobs_of_pipeline(
+    ctx: &Context<'_>,
+    pipeline: PipelineId,
+    filter: JobFilterArguments,
+    page: PageArguments,
+) -> Result<JobConnection> {
+    let (filter, request) = both(filter.filter(), page.request())?;
+    let filter = JobFilter { pipeline: Some(pipeline), ..filter };
+    let (page, position) = loaders::jobs(ctx, filter.clone(), request).await?;
+    Ok(page_of(page, filter, position))
+}
+
+fn page_of(page: Page<model::Job>, filter: JobFilter, position: i64) -> JobConnection {
+    connect(page, JobListFields { filter, position }, |it| Position(it.created, it.id), Job)
 }

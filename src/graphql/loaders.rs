@@ -1,61 +1,125 @@
-//! Neighbours, many at a time: one query for all the workspaces that a list of jobs asks for.
+//! Neighbours, many at a time: one statement for all the workspaces that a list of jobs asks for, or for the newest jobs of each
+//! workspace of a list.
 //!
-//! A loader waits a millisecond for others that ask, so a lookup that stands alone goes straight to the store. Loaders are made anew
-//! for each request, so that nothing is shared between requests, and nothing is stale in a long one.
-
-use std::collections::HashMap;
+//! Loaders are made anew for each request, so that nothing is shared between requests, and nothing is stale in a long one.
 
 use async_graphql::Context;
-use async_graphql::dataloader::{DataLoader, Loader};
 use futures_util::FutureExt;
 
+use super::batch::Batches;
 use crate::error::Error;
-use crate::model::{Pipeline, PipelineId, Workspace, WorkspaceId};
-use crate::store::Store;
+use crate::model::{Job, JobId, LogLines, Pipeline, PipelineId, Workspace, WorkspaceId};
+use crate::store::{JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store};
 
 /// The loaders of one request.
 pub(super) struct Loaders {
-    by_id: DataLoader<ById>,
-}
-
-struct ById {
-    store: Store,
+    workspaces: Batches<WorkspaceId, Workspace>,
+    pipelines: Batches<PipelineId, Pipeline>,
+    job_pages: Batches<(JobFilter, PageRequest<JobPosition>), (Page<Job>, i64)>,
+    job_counts: Batches<JobFilter, i64>,
+    pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Pipeline>>,
+    pipeline_counts: Batches<WorkspaceId, i64>,
+    logs: Batches<(JobId, LogRequest), (Job, LogLines)>,
 }
 
 impl Loaders {
     pub(super) fn new(store: &Store) -> Self {
-        Self { by_id: DataLoader::new(ById { store: store.clone() }, tokio::spawn) }
+        Self {
+            workspaces: Batches::new(store, |conn, ids| {
+                async move { Ok(conn.workspaces_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
+                    .boxed()
+            }),
+            pipelines: Batches::new(store, |conn, ids| {
+                async move { Ok(conn.pipelines_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }.boxed()
+            }),
+            job_pages: Batches::new(store, |conn, requests| {
+                async move {
+                    let pages = conn.jobs(&requests).await?;
+                    let position = conn.last_change_position().await?;
+                    Ok(requests.into_iter().zip(pages.into_iter().map(|page| (page, position))).collect())
+                }
+                .boxed()
+            }),
+            job_counts: Batches::new(store, |conn, filters| {
+                async move {
+                    let counts = conn.count_jobs(&filters).await?;
+                    Ok(filters.into_iter().zip(counts).collect())
+                }
+                .boxed()
+            }),
+            pipeline_pages: Batches::new(store, |conn, requests| {
+                async move {
+                    let pages = conn.pipelines(&requests).await?;
+                    Ok(requests.into_iter().zip(pages).collect())
+                }
+                .boxed()
+            }),
+            pipeline_counts: Batches::new(store, |conn, workspaces| {
+                async move {
+                    let counts = conn.count_pipelines(&workspaces).await?;
+                    Ok(workspaces.into_iter().zip(counts).collect())
+                }
+                .boxed()
+            }),
+            logs: Batches::new(store, |conn, requests| {
+                async move {
+                    let found = conn.logs(&requests).await?;
+                    Ok(found.into_iter().map(|(request, job, lines)| ((job.id, request), (job, lines))).collect())
+                }
+                .boxed()
+            }),
+        }
+    }
+
+    fn of<'c>(ctx: &Context<'c>) -> &'c Self {
+        ctx.data_unchecked()
     }
 }
 
-/// The workspace with this id, if it is there.
-pub(super) async fn workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
-    ctx.data_unchecked::<Loaders>().by_id.load_one(id).await
+/// The workspace with this id: [`Error::NotFound`] if it is not there.
+pub(super) async fn workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Workspace, Error> {
+    Loaders::of(ctx).workspaces.load(id).await?.ok_or_else(|| Error::not_found("workspace", id))
 }
 
 /// The pipeline with this id, if it is there.
 pub(super) async fn pipeline(ctx: &Context<'_>, id: PipelineId) -> Result<Option<Pipeline>, Error> {
-    ctx.data_unchecked::<Loaders>().by_id.load_one(id).await
+    Loaders::of(ctx).pipelines.load(id).await
 }
 
-impl Loader<WorkspaceId> for ById {
-    type Value = Workspace;
-    type Error = Error;
-
-    async fn load(&self, ids: &[WorkspaceId]) -> Result<HashMap<WorkspaceId, Workspace>, Error> {
-        let ids = ids.to_vec();
-        let found = self.store.read(move |conn| async move { conn.workspaces_by_id(&ids).await }.boxed()).await?;
-        Ok(found.into_iter().map(|it| (it.id, it)).collect())
-    }
+/// A page of the jobs that meet a filter, and the position in the status stream at which it was read.
+pub(super) async fn jobs(
+    ctx: &Context<'_>,
+    filter: JobFilter,
+    request: PageRequest<JobPosition>,
+) -> Result<(Page<Job>, i64), Error> {
+    Loaders::of(ctx).job_pages.load((filter, request)).await?.ok_or_else(unanswered)
 }
 
-impl Loader<PipelineId> for ById {
-    type Value = Pipeline;
-    type Error = Error;
+/// How many jobs meet a filter.
+pub(super) async fn job_count(ctx: &Context<'_>, filter: JobFilter) -> Result<i64, Error> {
+    Loaders::of(ctx).job_counts.load(filter).await?.ok_or_else(unanswered)
+}
 
-    async fn load(&self, ids: &[PipelineId]) -> Result<HashMap<PipelineId, Pipeline>, Error> {
-        let ids = ids.to_vec();
-        let found = self.store.read(move |conn| async move { conn.pipelines_by_id(&ids).await }.boxed()).await?;
-        Ok(found.into_iter().map(|it| (it.id, it)).collect())
-    }
+/// A page of a workspace's pipelines.
+pub(super) async fn pipelines(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    request: PageRequest<PipelinePosition>,
+) -> Result<Page<Pipeline>, Error> {
+    Loaders::of(ctx).pipeline_pages.load((workspace, request)).await?.ok_or_else(unanswered)
+}
+
+/// How many pipelines a workspace has.
+pub(super) async fn pipeline_count(ctx: &Context<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
+    Loaders::of(ctx).pipeline_counts.load(workspace).await?.ok_or_else(unanswered)
+}
+
+/// Lines of a job's log, and the job at the moment at which they were read. [`Error::NotFound`] if it is not there.
+pub(super) async fn logs(ctx: &Context<'_>, job: JobId, request: LogRequest) -> Result<(Job, LogLines), Error> {
+    Loaders::of(ctx).logs.load((job, request)).await?.ok_or_else(|| Error::not_found("job", job))
+}
+
+/// For what is there for every key.
+fn unanswered() -> Error {
+    Error::internal("a batch has no answer for one of its keys")
 }

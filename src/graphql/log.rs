@@ -3,10 +3,13 @@
 use async_graphql::{Context, Object};
 use futures_util::FutureExt;
 
+use super::connection::product;
 use super::lines::Lines;
 use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
 use crate::store::{Enough, Store};
+
+pub(super) use crate::store::LogRequest;
 
 const DEFAULT_LINES: i32 = 1_000;
 const MOST_LINES: i32 = 10_000;
@@ -44,15 +47,6 @@ pub(super) struct LogArguments {
     pub(super) last: Option<i32>,
 }
 
-/// Which lines are wanted.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum LogRequest {
-    /// From this number on.
-    From(i64, Enough),
-    /// The last.
-    Last(Enough),
-}
-
 impl LogArguments {
     pub(super) fn request(self) -> Result<LogRequest, Error> {
         let mut problems = Vec::new();
@@ -82,25 +76,22 @@ impl LogArguments {
 /// Said of a negative line number.
 pub(super) const NEGATIVE: &str = "Lines are numbered from 0.";
 
-/// Reads lines of a job's log. [`Error::NotFound`] if there is no such job.
+/// What `Job.logs` costs: the lines are made in one go, a hundred for the price of one object.
+pub(super) fn complexity(first: Option<i32>, last: Option<i32>, of_a_line: usize) -> usize {
+    let lines = first.or(last).unwrap_or(DEFAULT_LINES).clamp(0, MOST_LINES);
+    product((lines + 99) / 100, of_a_line)
+}
+
+/// Reads lines of one job's log. [`Error::NotFound`] if there is no such job.
 pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
-    let read = store.read(move |conn| {
-        async move {
-            let job = conn.job(job).await?.ok_or_else(|| Error::not_found("job", job))?;
-            let lines = match request {
-                LogRequest::From(from, enough) => conn.log_lines(job.id, from, enough).await?,
-                LogRequest::Last(enough) => conn.last_log_lines(&job, enough).await?,
-            };
-            Ok((job, lines))
-        }
-        .boxed()
-    });
-    let (job, lines) = read.await?;
+    let read = store.read(move |conn| async move { conn.logs(&[(job, request)]).await }.boxed());
+    let (_, job, lines) = read.await?.pop().ok_or_else(|| Error::not_found("job", job))?;
     Ok(JobLogs::of(&job, lines))
 }
 
 impl JobLogs {
-    fn of(job: &model::Job, lines: LogLines) -> Self {
+    /// Lines that were read together with the job.
+    pub(super) fn of(job: &model::Job, lines: LogLines) -> Self {
         // Whoever asks a final job for lines that never came is told where its log ends.
         let end = if job.status.is_final() { job.log_lines } else { i64::MAX };
         let next_sequence = lines.next_sequence().min(end);
@@ -109,5 +100,17 @@ impl JobLogs {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_lines_cost_as_much_as_one() {
+        assert_eq!((complexity(Some(1), None, 3), complexity(None, Some(100), 3)), (4, 4));
+        assert_eq!((complexity(Some(101), None, 3), complexity(None, None, 3)), (7, 31));
+        assert_eq!((complexity(Some(i32::MAX), None, 3), complexity(Some(-1), None, 3)), (301, 1));
     }
 }

@@ -3,6 +3,7 @@
 //! Types and resolvers here, rules in `jobs`, rows from `store`. The transports see only [`Api`].
 
 mod api;
+mod batch;
 mod cache;
 mod connection;
 mod errors;

@@ -4,13 +4,13 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use futures_util::FutureExt;
 
-use super::connection::{PageArguments, Position, connect};
-use super::job::{JobConnection, JobFilterArguments, jobs};
-use super::loaders;
+use super::connection::{self, PageArguments, Position, connect};
+use super::job::{JobConnection, JobFilterArguments, jobs_of_pipeline};
 use super::workspace::Workspace;
+use super::{loaders, scalars};
 use crate::error::{Error, both};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
-use crate::store::Store;
+use crate::store::{Page, Store};
 
 pub(super) struct Pipeline(pub(super) model::Pipeline);
 
@@ -91,11 +91,11 @@ impl Pipeline {
 
     /// The workspace it belongs to.
     async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
-        let found = loaders::workspace(ctx, self.0.workspace).await?;
-        Ok(Workspace(found.ok_or_else(|| Error::not_found("workspace", self.0.workspace))?))
+        Ok(Workspace(loaders::workspace(ctx, self.0.workspace).await?))
     }
 
     /// Its jobs, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,
@@ -109,9 +109,8 @@ impl Pipeline {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<JobConnection> {
-        let pipeline_id = Some(self.0.id.to_string().into());
-        let filter = JobFilterArguments { workspace_id: None, pipeline_id, r#type, status };
-        jobs(ctx, filter, PageArguments { first, after, last, before }).await
+        let filter = JobFilterArguments { r#type, status, ..JobFilterArguments::default() };
+        jobs_of_pipeline(ctx, self.0.id, filter, PageArguments { first, after, last, before }).await
     }
 }
 
@@ -135,24 +134,32 @@ pub(super) struct PipelineCount {
 impl PipelineCount {
     /// How many pipelines the workspace has. It is counted only if it is asked for.
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
-        let workspace = self.workspace;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.count_pipelines(workspace).boxed()).await?)
+        Ok(loaders::pipeline_count(ctx, self.workspace).await?)
     }
 }
 
-/// A page of a workspace's pipelines.
-pub(super) async fn pipelines(
-    ctx: &Context<'_>,
-    workspace: Result<WorkspaceId, Error>,
-    page: PageArguments,
-) -> Result<PipelineConnection> {
-    let (workspace, request) = both(workspace, page.request())?;
+/// A page of the pipelines of a workspace, which may not be there.
+pub(super) async fn pipelines(ctx: &Context<'_>, workspace: &ID, page: PageArguments) -> Result<PipelineConnection> {
+    let (workspace, request) = both(scalars::id("workspaceId", workspace), page.request())?;
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {
             conn.workspace(workspace).await?.ok_or_else(|| Error::not_found("workspace", workspace))?;
-            conn.pipelines(workspace, request).await
+            Ok(conn.pipelines(&[(workspace, request)]).await?.remove(0))
         }
         .boxed()
     });
-    Ok(connect(read.await?, PipelineCount { workspace }, |it| Position(it.created, it.id), Pipeline))
+    Ok(page_of(read.await?, workspace))
+}
+
+/// A page of the pipelines of a workspace, which is there.
+pub(super) async fn pipelines_of(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    page: PageArguments,
+) -> Result<PipelineConnection> {
+    Ok(page_of(loaders::pipelines(ctx, workspace, page.request()?).await?, workspace))
+}
+
+fn page_of(page: Page<model::Pipeline>, workspace: WorkspaceId) -> PipelineConnection {
+    connect(page, PipelineCount { workspace }, |it| Position(it.created, it.id), Pipeline)
 }

@@ -4,7 +4,7 @@ use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::connection::PageArguments;
+use super::connection::{self, PageArguments};
 use super::invitation::Invitation;
 use super::job::{Job, JobConnection, JobFilterArguments, jobs};
 use super::node::Node;
@@ -48,6 +48,7 @@ impl Query {
     }
 
     /// Jobs, newest first: those that meet every condition. NOT_FOUND if there is no such workspace or pipeline.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,
@@ -78,6 +79,7 @@ impl Query {
     }
 
     /// All workspaces, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn workspaces(
         &self,
         ctx: &Context<'_>,
@@ -100,6 +102,7 @@ impl Query {
     }
 
     /// A workspace's pipelines, newest first. NOT_FOUND if there is no such workspace.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn pipelines(
         &self,
         ctx: &Context<'_>,
@@ -109,7 +112,6 @@ impl Query {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<PipelineConnection> {
-        let workspace = read_id("workspaceId", &workspace_id);
-        pipelines(ctx, workspace, PageArguments { first, after, last, before }).await
+        pipelines(ctx, &workspace_id, PageArguments { first, after, last, before }).await
     }
 }

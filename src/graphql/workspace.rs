@@ -4,9 +4,9 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 
-use super::connection::{PageArguments, Position, connect};
-use super::job::{JobConnection, JobFilterArguments, jobs};
-use super::pipeline::{PipelineConnection, pipelines};
+use super::connection::{self, PageArguments, Position, connect};
+use super::job::{JobConnection, JobFilterArguments, jobs_of_workspace};
+use super::pipeline::{PipelineConnection, pipelines_of};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp};
 use crate::store::Store;
 
@@ -49,6 +49,7 @@ impl Workspace {
     }
 
     /// Its jobs, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     #[allow(clippy::too_many_arguments)]
     async fn jobs(
         &self,
@@ -63,11 +64,12 @@ impl Workspace {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<JobConnection> {
-        let filter = JobFilterArguments { workspace_id: Some(self.id_text()), pipeline_id, r#type, status };
-        jobs(ctx, filter, PageArguments { first, after, last, before }).await
+        let filter = JobFilterArguments { workspace_id: None, pipeline_id, r#type, status };
+        jobs_of_workspace(ctx, self.0.id, filter, PageArguments { first, after, last, before }).await
     }
 
     /// Its pipelines, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
     async fn pipelines(
         &self,
         ctx: &Context<'_>,
@@ -76,13 +78,7 @@ impl Workspace {
         #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<PipelineConnection> {
-        pipelines(ctx, Ok(self.0.id), PageArguments { first, after, last, before }).await
-    }
-}
-
-impl Workspace {
-    fn id_text(&self) -> ID {
-        self.0.id.to_string().into()
+        pipelines_of(ctx, self.0.id, PageArguments { first, after, last, before }).await
     }
 }
 

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::clock::Clock;
+use super::fragment::{MOST_MEMBERS, UnionAll};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
@@ -55,6 +56,27 @@ impl Conn {
 
     pub(super) async fn optional<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Option<U>, Error> {
         Ok(RunQueryDsl::get_result(query, self.counted()).optional()?)
+    }
+
+    /// The rows of each of many queries that differ only in their values, in as few statements as can be. `query` makes one of
+    /// them; the first column of its rows is the number that it is given.
+    pub(super) async fn each<'q, T, Q, U>(
+        &mut self,
+        values: &[T],
+        query: impl Fn(i32, &T) -> Q,
+    ) -> Result<Vec<Vec<U>>, Error>
+    where
+        UnionAll<Q>: Rows<'q, (i32, U)>,
+    {
+        let mut found: Vec<Vec<U>> = values.iter().map(|_| Vec::new()).collect();
+        let numbered: Vec<(i32, &T)> = (0..).zip(values).collect();
+        for some in numbered.chunks(MOST_MEMBERS) {
+            let union = UnionAll(some.iter().map(|(number, value)| query(*number, value)).collect());
+            for (number, row) in self.all(union).await? {
+                found[usize::try_from(number).map_err(Error::internal)?].push(row);
+            }
+        }
+        Ok(found)
     }
 
     pub(super) async fn run(&mut self, statement: impl Statement) -> Result<usize, Error> {

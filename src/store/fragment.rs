@@ -4,7 +4,8 @@ use diesel::backend::Backend;
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping};
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_dsl::RunQueryDsl;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Bool, Nullable};
 
@@ -57,6 +58,86 @@ impl<E: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for Maybe<E> {
                 out.push_sql(")");
             }
             None => out.push_sql("1=1"),
+        }
+        Ok(())
+    }
+}
+
+/// One of two expressions, chosen when the query is made.
+#[derive(Debug, Clone)]
+pub(super) enum Either<A, B> {
+    A(A),
+    B(B),
+}
+
+/// The first expression where the condition holds, else the second.
+pub(super) fn either<A, B>(condition: bool, a: A, b: B) -> Either<A, B> {
+    if condition { Either::A(a) } else { Either::B(b) }
+}
+
+impl<A: Expression, B: Expression<SqlType = A::SqlType>> Expression for Either<A, B> {
+    type SqlType = A::SqlType;
+}
+impl<A, B, QS: ?Sized> AppearsOnTable<QS> for Either<A, B>
+where
+    A: AppearsOnTable<QS>,
+    B: AppearsOnTable<QS, SqlType = A::SqlType>,
+{
+}
+impl<A: ValidGrouping<G>, B, G> ValidGrouping<G> for Either<A, B> {
+    type IsAggregate = A::IsAggregate;
+}
+
+// As of `Maybe`.
+impl<A, B> QueryId for Either<A, B> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<A: QueryFragment<DB>, B: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for Either<A, B> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        match self {
+            Self::A(a) => a.walk_ast(out),
+            Self::B(b) => b.walk_ast(out),
+        }
+    }
+}
+
+/// How many queries one statement may hold. SQLite takes 500, but prepares so many only slowly.
+pub(super) const MOST_MEMBERS: usize = 100;
+
+/// Queries that are asked as one statement. Each has its own order and limit, and uses an index as it would alone. A column has
+/// to say which of them a row answers, for no order of the rows is promised.
+#[derive(Debug, Clone)]
+pub(super) struct UnionAll<Q>(pub(super) Vec<Q>);
+
+/// Unions of so many members are prepared once and kept; there is no end to longer ones.
+const MOST_KEPT: usize = 2;
+
+impl<Q: Query> Query for UnionAll<Q> {
+    type SqlType = Q::SqlType;
+}
+impl<Q, C> RunQueryDsl<C> for UnionAll<Q> {}
+
+// As of `Maybe`.
+impl<Q> QueryId for UnionAll<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for UnionAll<Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        if let [alone] = &self.0[..] {
+            return alone.walk_ast(out);
+        }
+        if self.0.len() > MOST_KEPT {
+            out.unsafe_to_cache_prepared();
+        }
+        for (index, member) in self.0.iter().enumerate() {
+            // An order and a limit of a member's own are not allowed but in a subquery.
+            out.push_sql(if index == 0 { "SELECT * FROM (" } else { " UNION ALL SELECT * FROM (" });
+            member.walk_ast(out.reborrow())?;
+            out.push_sql(") AS member");
         }
         Ok(())
     }

@@ -1,30 +1,45 @@
 //! Jobs: their rows, the lists and the queue. The rules are `jobs`' affair; here a write only names the state it expects.
 
+use std::collections::BTreeSet;
+
 use diesel::dsl::{count_star, exists, not};
 use diesel::prelude::*;
+use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{ACTIVE, ACTIVE_RUN, IN_QUEUE, OTHER_ACTIVE, as_indexed, maybe};
+use super::fragment::{ACTIVE, ACTIVE_RUN, IN_QUEUE, OTHER_ACTIVE, as_indexed, either, maybe};
+use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{jobs, pipelines, workspaces};
-use super::{Page, PageRequest};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, ResourceStatus, ServerId, Timestamp, WorkspaceId};
 
 /// Which jobs are wanted: those that meet every condition.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct JobFilter {
     /// Jobs of this workspace.
     pub workspace: Option<WorkspaceId>,
     /// Jobs of this pipeline.
     pub pipeline: Option<PipelineId>,
     /// Jobs of one of these types.
-    pub types: Option<Vec<JobType>>,
+    pub types: Option<BTreeSet<JobType>>,
     /// Jobs with one of these statuses.
-    pub statuses: Option<Vec<JobStatus>>,
+    pub statuses: Option<BTreeSet<JobStatus>>,
 }
 
 /// A job's place in the lists, which are in the order of creation.
 pub type JobPosition = (Timestamp, JobId);
+
+/// The jobs that meet a filter.
+macro_rules! wanted {
+    ($filter:expr) => {
+        jobs::table
+            .filter(jobs::deleted.is_null())
+            .filter(maybe($filter.workspace, |it| jobs::workspace.eq(it)))
+            .filter(maybe($filter.pipeline, |it| jobs::pipeline.eq(it)))
+            .filter(maybe($filter.types.clone(), |it| jobs::type_.eq_any(it)))
+            .filter(maybe($filter.statuses.clone(), |it| jobs::status.eq_any(it)))
+    };
+}
 
 impl Conn {
     /// Stores a new job.
@@ -56,37 +71,33 @@ impl Conn {
         self.optional(jobs::table.find(id).select(Job::as_select())).await
     }
 
-    /// Jobs, newest first.
-    pub async fn jobs(&mut self, filter: JobFilter, request: PageRequest<JobPosition>) -> Result<Page<Job>, Error> {
-        use jobs::{created, deleted, id, pipeline, status, type_, workspace};
-        let query = jobs::table
-            .select(Job::as_select())
-            .filter(deleted.is_null())
-            .filter(maybe(filter.workspace, |it| workspace.eq(it)))
-            .filter(maybe(filter.pipeline, |it| pipeline.eq(it)))
-            .filter(maybe(filter.types, |it| type_.eq_any(it)))
-            .filter(maybe(filter.statuses, |it| status.eq_any(it)))
-            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
-            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
-            .limit(request.limit + 1);
-        let rows = if request.backwards {
-            self.all(query.order((created, id))).await?
-        } else {
-            self.all(query.order((created.desc(), id.desc()))).await?
-        };
-        Ok(Page::of(rows, &request))
+    /// The jobs with these ids that are not deleted, in no order.
+    pub async fn jobs_by_id(&mut self, ids: &[JobId]) -> Result<Vec<Job>, Error> {
+        self.all(jobs::table.filter(jobs::id.eq_any(ids)).filter(jobs::deleted.is_null()).select(Job::as_select()))
+            .await
     }
 
-    /// How many jobs meet the filter.
-    pub async fn count_jobs(&mut self, filter: JobFilter) -> Result<i64, Error> {
-        use jobs::{deleted, pipeline, status, type_, workspace};
-        let query = jobs::table
-            .filter(deleted.is_null())
-            .filter(maybe(filter.workspace, |it| workspace.eq(it)))
-            .filter(maybe(filter.pipeline, |it| pipeline.eq(it)))
-            .filter(maybe(filter.types, |it| type_.eq_any(it)))
-            .filter(maybe(filter.statuses, |it| status.eq_any(it)));
-        self.one(query.count()).await
+    /// Pages of lists of jobs, newest first.
+    pub async fn jobs(&mut self, requests: &[(JobFilter, PageRequest<JobPosition>)]) -> Result<Vec<Page<Job>>, Error> {
+        use jobs::{created, id};
+        let query = |number: i32, filter: &JobFilter, part: &Part<JobPosition>| {
+            wanted!(filter)
+                .filter(within!(part, created, id))
+                .select((number.into_sql::<Integer>(), Job::as_select()))
+                .order((
+                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, id.asc(), id.desc()),
+                ))
+                .limit(part.limit)
+        };
+        self.pages(requests, query, |job: &Job| (job.created, job.id)).await
+    }
+
+    /// How many jobs meet each of these filters.
+    pub async fn count_jobs(&mut self, filters: &[JobFilter]) -> Result<Vec<i64>, Error> {
+        let count =
+            |number: i32, filter: &JobFilter| wanted!(filter).select((number.into_sql::<Integer>(), count_star()));
+        Ok(self.each(filters, count).await?.into_iter().flatten().collect())
     }
 
     /// The active jobs of a workspace or a pipeline, or of both, in the order of their latest changes.

@@ -1,4 +1,4 @@
-//! Log lines, in chunks.
+//! Log lines, in chunks: adding them and clearing them away. `log_pages` reads them.
 
 use diesel::prelude::*;
 
@@ -8,12 +8,6 @@ use super::fragment::maybe;
 use super::schema::{jobs, log_chunks};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, LogLines};
-
-#[derive(Queryable)]
-struct Chunk {
-    first_sequence: i64,
-    bytes: Vec<u8>,
-}
 
 impl Conn {
     /// Adds lines to the log of a job that is RUNNING in the attempt and with the owner that `held` says, and answers the
@@ -49,53 +43,6 @@ impl Conn {
         Ok(())
     }
 
-    /// The lines of a job from number `from` on, in order: at most `enough` lines or bytes of text, and at least one if
-    /// there is any.
-    pub async fn log_lines(&mut self, job: JobId, from: i64, enough: Enough) -> Result<LogLines, Error> {
-        let mut lines = LogLines::starting_at(from);
-        loop {
-            let query = log_chunks::table
-                .filter(log_chunks::job.eq(job))
-                .filter(log_chunks::last_sequence.ge(lines.next_sequence()))
-                .order(log_chunks::last_sequence)
-                .select((log_chunks::first_sequence, log_chunks::bytes))
-                .limit(1);
-            let Some(found): Option<Chunk> = self.optional(query).await? else { break };
-            let decoded = chunk::decode(found.first_sequence, lines.next_sequence(), &found.bytes)?;
-            if lines.is_empty() {
-                lines = decoded;
-            } else {
-                lines.append(&decoded);
-            }
-            if lines.len() >= enough.lines || lines.text().len() >= enough.bytes {
-                break;
-            }
-        }
-        Ok(lines.first_within(enough.lines, enough.bytes))
-    }
-
-    /// The last lines of a job: whole chunks from the end, until there are `enough` lines or bytes of text, or no more.
-    pub async fn last_log_lines(&mut self, job: &Job, enough: Enough) -> Result<LogLines, Error> {
-        let (mut chunks, mut first, mut bytes) = (Vec::new(), job.log_lines, 0);
-        let wanted = job.log_lines - i64::try_from(enough.lines).unwrap_or(i64::MAX);
-        while first > wanted && bytes < enough.bytes {
-            let query = log_chunks::table
-                .filter(log_chunks::job.eq(job.id))
-                .filter(log_chunks::last_sequence.lt(first))
-                .order(log_chunks::last_sequence.desc())
-                .select((log_chunks::first_sequence, log_chunks::bytes))
-                .limit(1);
-            let Some(found): Option<Chunk> = self.optional(query).await? else { break };
-            let chunk = chunk::decode(found.first_sequence, found.first_sequence, &found.bytes)?;
-            first = found.first_sequence;
-            bytes += chunk.text().len();
-            chunks.push(chunk);
-        }
-        let mut lines = LogLines::starting_at(first);
-        chunks.iter().rev().for_each(|chunk| lines.append(chunk));
-        Ok(lines.last_within(enough.lines, enough.bytes))
-    }
-
     /// Removes some of the chunks of a job, and says whether there were any.
     pub async fn clear_log(&mut self, job: JobId, at_most: i64) -> Result<bool, Error> {
         let some = log_chunks::table.filter(log_chunks::job.eq(job)).select(log_chunks::last_sequence).limit(at_most);
@@ -103,13 +50,4 @@ impl Conn {
         let doomed = log_chunks::table.filter(log_chunks::job.eq(job)).filter(log_chunks::last_sequence.eq_any(&some));
         Ok(self.run(diesel::delete(doomed)).await? > 0)
     }
-}
-
-/// How much of a log is enough for one read.
-#[derive(Debug, Clone, Copy)]
-pub struct Enough {
-    /// This many lines,
-    pub lines: usize,
-    /// or this many bytes of text.
-    pub bytes: usize,
 }

@@ -11,7 +11,9 @@ mod disk;
 mod fragment;
 mod invitations;
 mod jobs;
+mod log_pages;
 mod logs;
+mod pages;
 mod pipelines;
 mod readers;
 mod revision;
@@ -31,51 +33,14 @@ use crate::error::Error;
 use crate::metrics::{DatabaseOperation, DiskUsage, Metrics};
 
 pub use conn::Conn;
-pub use jobs::JobFilter;
-pub use logs::Enough;
+pub use jobs::{JobFilter, JobPosition};
+pub use log_pages::{Enough, LogRequest};
+pub use pages::{Page, PageRequest};
+pub use pipelines::PipelinePosition;
 pub use revision::{Revision, Scope};
 pub use sqlite::Synchronous;
 pub use status_changes::ChangeFilter;
 pub use types::{Instant, Uid};
-
-/// Which part of a list is wanted: keyset pages, in either direction.
-#[derive(Debug, Clone)]
-pub struct PageRequest<P> {
-    /// Only what comes after this position, in the order of the list.
-    pub after: Option<P>,
-    /// Only what comes before this position.
-    pub before: Option<P>,
-    /// How many at the most, from the front; from the back where `backwards`.
-    pub limit: i64,
-    /// Whether the page is the last `limit` of what is left by `after` and `before`.
-    pub backwards: bool,
-}
-
-/// A part of a list, in the order of the list.
-#[derive(Debug, Clone)]
-pub struct Page<T> {
-    /// The rows.
-    pub rows: Vec<T>,
-    /// Whether more came before them (known only where the page was read backwards, or `after` was given).
-    pub has_previous: bool,
-    /// Whether more come after them (known only where the page was read forwards, or `before` was given).
-    pub has_next: bool,
-}
-
-impl<T> Page<T> {
-    /// Makes a page of rows that were read in the request's direction, one more than its limit if there are that many.
-    fn of<P>(mut rows: Vec<T>, request: &PageRequest<P>) -> Self {
-        let limit = usize::try_from(request.limit).unwrap_or(0);
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        if request.backwards {
-            rows.reverse();
-            Self { rows, has_previous: more, has_next: request.before.is_some() }
-        } else {
-            Self { rows, has_previous: request.after.is_some(), has_next: more }
-        }
-    }
-}
 
 /// The database. Clones share it.
 #[derive(Debug, Clone)]

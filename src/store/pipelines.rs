@@ -1,13 +1,18 @@
 //! Pipelines and their definitions.
 
+use diesel::dsl::count_star;
 use diesel::prelude::*;
+use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::maybe;
+use super::fragment::{either, maybe};
+use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{definitions, jobs, pipelines};
-use super::{Page, PageRequest};
 use crate::error::Error;
 use crate::model::{Definition, DefinitionId, Pipeline, PipelineId, ResourceStatus, Timestamp, WorkspaceId};
+
+/// A pipeline's place in the list of its workspace, which is in the order of creation.
+pub type PipelinePosition = (Timestamp, PipelineId);
 
 #[derive(Queryable)]
 struct Row {
@@ -38,19 +43,31 @@ impl TryFrom<Row> for Pipeline {
     }
 }
 
-/// The columns of a `Row`, from a join with the definition.
+/// The columns of a `Row`.
+const COLUMNS: (
+    pipelines::id,
+    pipelines::workspace,
+    pipelines::created,
+    pipelines::last_modified,
+    pipelines::name,
+    pipelines::status,
+    pipelines::definition,
+    definitions::body,
+) = (
+    pipelines::id,
+    pipelines::workspace,
+    pipelines::created,
+    pipelines::last_modified,
+    pipelines::name,
+    pipelines::status,
+    pipelines::definition,
+    definitions::body,
+);
+
+/// The pipelines that are not deleted, each with its definition.
 macro_rules! present {
     () => {
-        pipelines::table.inner_join(definitions::table).filter(pipelines::deleted.is_null()).select((
-            pipelines::id,
-            pipelines::workspace,
-            pipelines::created,
-            pipelines::last_modified,
-            pipelines::name,
-            pipelines::status,
-            pipelines::definition,
-            definitions::body,
-        ))
+        pipelines::table.inner_join(definitions::table).filter(pipelines::deleted.is_null())
     };
 }
 
@@ -101,13 +118,13 @@ impl Conn {
 
     /// The pipeline with this id, unless it is deleted.
     pub async fn pipeline(&mut self, id: PipelineId) -> Result<Option<Pipeline>, Error> {
-        let row: Option<Row> = self.optional(present!().filter(pipelines::id.eq(id))).await?;
+        let row: Option<Row> = self.optional(present!().filter(pipelines::id.eq(id)).select(COLUMNS)).await?;
         row.map(Pipeline::try_from).transpose()
     }
 
     /// The pipelines with these ids that are not deleted, in no order.
     pub async fn pipelines_by_id(&mut self, ids: &[PipelineId]) -> Result<Vec<Pipeline>, Error> {
-        let rows: Vec<Row> = self.all(present!().filter(pipelines::id.eq_any(ids))).await?;
+        let rows: Vec<Row> = self.all(present!().filter(pipelines::id.eq_any(ids)).select(COLUMNS)).await?;
         rows.into_iter().map(Pipeline::try_from).collect()
     }
 
@@ -120,31 +137,36 @@ impl Conn {
         self.optional(named.select(pipelines::id)).await
     }
 
-    /// A workspace's pipelines, newest first.
+    /// Pages of the lists of workspaces' pipelines, newest first.
     pub async fn pipelines(
         &mut self,
-        workspace: WorkspaceId,
-        request: PageRequest<(Timestamp, PipelineId)>,
-    ) -> Result<Page<Pipeline>, Error> {
-        use pipelines::{created, id};
-        let query = present!()
-            .filter(pipelines::workspace.eq(workspace))
-            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
-            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
-            .limit(request.limit + 1);
-        let rows: Vec<Row> = if request.backwards {
-            self.all(query.order((created, id))).await?
-        } else {
-            self.all(query.order((created.desc(), id.desc()))).await?
+        requests: &[(WorkspaceId, PageRequest<PipelinePosition>)],
+    ) -> Result<Vec<Page<Pipeline>>, Error> {
+        use pipelines::{created, id, workspace};
+        let query = |number: i32, &of: &WorkspaceId, part: &Part<PipelinePosition>| {
+            present!()
+                .filter(workspace.eq(of))
+                .filter(within!(part, created, id))
+                .select((number.into_sql::<Integer>(), COLUMNS))
+                .order((
+                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, id.asc(), id.desc()),
+                ))
+                .limit(part.limit)
         };
-        let rows = rows.into_iter().map(Pipeline::try_from).collect::<Result<_, _>>()?;
-        Ok(Page::of(rows, &request))
+        let pages = self.pages(requests, query, |row: &Row| (row.created, row.id)).await?;
+        pages.into_iter().map(|page| page.try_map(Pipeline::try_from)).collect()
     }
 
-    /// How many pipelines a workspace has.
-    pub async fn count_pipelines(&mut self, workspace: WorkspaceId) -> Result<i64, Error> {
-        let present = pipelines::table.filter(pipelines::workspace.eq(workspace)).filter(pipelines::deleted.is_null());
-        self.one(present.count()).await
+    /// How many pipelines each of these workspaces has.
+    pub async fn count_pipelines(&mut self, workspaces: &[WorkspaceId]) -> Result<Vec<i64>, Error> {
+        let count = |number: i32, &of: &WorkspaceId| {
+            pipelines::table
+                .filter(pipelines::workspace.eq(of))
+                .filter(pipelines::deleted.is_null())
+                .select((number.into_sql::<Integer>(), count_star()))
+        };
+        Ok(self.each(workspaces, count).await?.into_iter().flatten().collect())
     }
 
     /// Sets a pipeline's status.

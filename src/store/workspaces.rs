@@ -1,11 +1,12 @@
 //! Workspaces.
 
 use diesel::prelude::*;
+use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::maybe;
+use super::fragment::{either, maybe};
+use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{jobs, workspaces};
-use super::{Page, PageRequest};
 use crate::error::Error;
 use crate::model::{ResourceStatus, Timestamp, Workspace, WorkspaceId};
 
@@ -31,23 +32,25 @@ impl Conn {
         self.optional(workspaces::table.filter(workspaces::name.eq(name)).filter(workspaces::deleted.is_null())).await
     }
 
-    /// Workspaces, newest first.
+    /// A page of the list of workspaces, newest first.
     pub async fn workspaces(
         &mut self,
         request: PageRequest<(Timestamp, WorkspaceId)>,
     ) -> Result<Page<Workspace>, Error> {
         use workspaces::{created, deleted, id};
-        let query = workspaces::table
-            .filter(deleted.is_null())
-            .filter(maybe(request.after, |(at, last)| created.le(at).and(created.lt(at).or(id.lt(last)))))
-            .filter(maybe(request.before, |(at, first)| created.ge(at).and(created.gt(at).or(id.gt(first)))))
-            .limit(request.limit + 1);
-        let rows = if request.backwards {
-            self.all(query.order((created, id))).await?
-        } else {
-            self.all(query.order((created.desc(), id.desc()))).await?
+        let query = |number: i32, (): &(), part: &Part<(Timestamp, WorkspaceId)>| {
+            workspaces::table
+                .filter(deleted.is_null())
+                .filter(within!(part, created, id))
+                .select((number.into_sql::<Integer>(), workspaces::all_columns))
+                .order((
+                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, id.asc(), id.desc()),
+                ))
+                .limit(part.limit)
         };
-        Ok(Page::of(rows, &request))
+        let mut pages = self.pages(&[((), request)], query, |it: &Workspace| (it.created, it.id)).await?;
+        Ok(pages.remove(0)) // one for each request
     }
 
     /// How many workspaces there are.

@@ -180,15 +180,18 @@ async fn every_error_has_a_code() {
         ),
         ("query A { __typename } query B { __typename }", json!({}), "GRAPHQL_VALIDATION_FAILED"),
         ("{ job(id: \"x\") { id } }", json!({}), "BAD_USER_INPUT"),
+        (
+            "query($n: Int) { jobs(first: $n) { totalCount } }",
+            json!({ "n": 3_000_000_000_u32 }),
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
     ] {
         assert_eq!(server.code(query, variables).await, code, "{query}");
     }
     // What is found wrong only when the operation is carried out is told as every other wrong input.
-    for (query, variables, path) in [
-        ("query($id: ID!) { job(id: $id) { id } }", json!({}), "job"),
-        ("query($n: Int) { a: jobs(first: $n) { totalCount } }", json!({ "n": 3_000_000_000_u32 }), "a"),
-        ("{ job(id: \"x\") { id } }", json!({}), "id"),
-    ] {
+    for (query, variables, path) in
+        [("query($id: ID!) { job(id: $id) { id } }", json!({}), "job"), ("{ job(id: \"x\") { id } }", json!({}), "id")]
+    {
         assert_eq!(server.refusal(query, variables).await.paths(), [path], "{query}");
     }
 }

@@ -16,6 +16,8 @@ mod lists;
 mod log_stream;
 mod logs;
 mod metrics;
+mod nested;
+mod pages;
 mod persisted;
 mod pipeline_config;
 mod pipelines;

@@ -202,6 +202,14 @@ impl TestServer {
         Changes { client, operation }
     }
 
+    /// How many SQL statements the server has run so far.
+    pub async fn sql_statements(&self) -> u64 {
+        let response = self.http.get(self.url("/metrics")).send().await.expect("an answer");
+        let metrics = response.text().await.expect("a text");
+        let count = metrics.lines().find_map(|line| line.strip_prefix("jobstream_database_statements_total "));
+        count.expect("the metric").parse().expect("a number")
+    }
+
     /// The cursor of the status stream as it is now.
     pub async fn cursor(&self) -> String {
         let jobs = self.data("{ jobs(first: 1) { cursor } }", json!({})).await;
