@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod answers;
+mod clients;
 mod crash;
 mod disk_full;
 mod history;

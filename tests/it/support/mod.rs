@@ -165,6 +165,14 @@ impl TestServer {
         killed.restart()
     }
 
+    /// Kills the server with SIGKILL, and starts another one in its place: on the same directory, at the same address.
+    pub fn kill_and_restart_in_place(mut self) -> Self {
+        self.kill();
+        let listen = self.arguments.iter().position(|it| it == "--listen").expect("the address it was given");
+        self.arguments[listen + 1] = self.address.to_string();
+        self.restart()
+    }
+
     /// Starts another server on the directory of this one, which has ended.
     pub fn restart(self) -> Self {
         Self::on(Arc::clone(&self.directory), self.wrapper.clone(), self.arguments.clone(), self.environment.clone())
