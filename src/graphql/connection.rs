@@ -1,16 +1,20 @@
 //! Pages and cursors.
 
-use async_graphql::OutputType;
+use std::sync::Arc;
+
 use async_graphql::connection::{Connection, CursorType, Edge, EmptyFields};
+use async_graphql::{Context, OutputType};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
+use super::limits::Limits;
 use crate::error::{Error, Problem};
 use crate::model::{Id, Timestamp};
 use crate::store::{Page, PageRequest};
 
 const DEFAULT_PAGE: i32 = 50;
+/// No option allows more.
 const LARGEST_PAGE: i32 = 500;
 
 /// The arguments of a list.
@@ -24,12 +28,13 @@ pub(super) struct PageArguments {
 
 impl PageArguments {
     /// What they ask for.
-    pub(super) fn request<T>(self) -> Result<PageRequest<(Timestamp, Id<T>)>, Error> {
+    pub(super) fn request<T>(self, ctx: &Context<'_>) -> Result<PageRequest<(Timestamp, Id<T>)>, Error> {
+        let largest = ctx.data_unchecked::<Arc<Limits>>().max_page;
         let mut problems = Vec::new();
         let mut problem = |path: &str, message: String| problems.push(Problem { path: path.to_owned(), message });
         for (path, size) in [("first", self.first), ("last", self.last)] {
-            if size.is_some_and(|size| !(1..=LARGEST_PAGE).contains(&size)) {
-                problem(path, format!("A page has 1 to {LARGEST_PAGE} items."));
+            if size.is_some_and(|size| !(1..=largest).contains(&size)) {
+                problem(path, format!("A page has 1 to {largest} items."));
             }
         }
         if self.first.is_some() && self.last.is_some() {
@@ -46,7 +51,7 @@ impl PageArguments {
         if !problems.is_empty() {
             return Err(Error::BadUserInput(problems));
         }
-        let limit = self.first.or(self.last).unwrap_or(DEFAULT_PAGE).into();
+        let limit = self.first.or(self.last).unwrap_or(DEFAULT_PAGE.min(largest)).into();
         Ok(PageRequest { after, before, limit, backwards: self.last.is_some() })
     }
 }

@@ -97,7 +97,7 @@ impl Job {
     }
 
     /// Lines of its log: 1,000 from the beginning, unless the arguments say otherwise. At most 10,000 lines or 1 MiB of text,
-    /// whichever comes first; `nextSequence` is where to go on.
+    /// whichever comes first (64 KiB for logs beyond the 32nd that a request asks for); `nextSequence` is where to go on.
     #[graphql(complexity = "log::complexity(first, last, child_complexity)")]
     async fn logs(
         &self,
@@ -108,7 +108,7 @@ impl Job {
         last: Option<i32>,
     ) -> Result<JobLogs> {
         let arguments = LogArguments { sequence, first, last };
-        let (job, lines) = loaders::logs(ctx, self.0.id, arguments.request()?).await?;
+        let (job, lines) = loaders::logs(ctx, self.0.id, arguments.request(ctx)?).await?;
         Ok(JobLogs::of(&job, lines))
     }
 }
@@ -158,7 +158,7 @@ impl JobFilterArguments {
 
 /// A page of jobs. What the filter names may not be there.
 pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: PageArguments) -> Result<JobConnection> {
-    let (filter, request) = both(filter.filter(), page.request())?;
+    let (filter, request) = both(filter.filter(), page.request(ctx))?;
     let wanted = filter.clone();
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {
@@ -184,7 +184,7 @@ pub(super) async fn jobs_of_workspace(
     filter: JobFilterArguments,
     page: PageArguments,
 ) -> Result<JobConnection> {
-    let (filter, request) = both(filter.filter(), page.request())?;
+    let (filter, request) = both(filter.filter(), page.request(ctx))?;
     if let Some(id) = filter.pipeline {
         loaders::pipeline(ctx, id).await?.ok_or_else(|| Error::not_found("pipeline", id))?;
     }
@@ -200,7 +200,7 @@ pub(super) async fn jobs_of_pipeline(
     filter: JobFilterArguments,
     page: PageArguments,
 ) -> Result<JobConnection> {
-    let (filter, request) = both(filter.filter(), page.request())?;
+    let (filter, request) = both(filter.filter(), page.request(ctx))?;
     let filter = JobFilter { pipeline: Some(pipeline), ..filter };
     let (page, position) = loaders::jobs(ctx, filter.clone(), request).await?;
     Ok(page_of(page, filter, position))

@@ -1,10 +1,14 @@
 //! Logs.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Object};
 use futures_util::FutureExt;
 
 use super::connection::product;
+use super::limits::Limits;
 use super::lines::Lines;
+use super::loaders;
 use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
 use crate::store::{Enough, Store};
@@ -12,8 +16,11 @@ use crate::store::{Enough, Store};
 pub(super) use crate::store::LogRequest;
 
 const DEFAULT_LINES: i32 = 1_000;
+/// No option allows more.
 const MOST_LINES: i32 = 10_000;
 const MOST_BYTES: usize = 1024 * 1024;
+/// How much of each log is read when a request has asked for many already.
+const FEWER_BYTES: usize = 64 * 1024;
 
 pub(super) struct JobLogs {
     lines: LogLines,
@@ -48,12 +55,13 @@ pub(super) struct LogArguments {
 }
 
 impl LogArguments {
-    pub(super) fn request(self) -> Result<LogRequest, Error> {
+    pub(super) fn request(self, ctx: &Context<'_>) -> Result<LogRequest, Error> {
+        let largest = ctx.data_unchecked::<Arc<Limits>>().max_log_page;
         let mut problems = Vec::new();
         let mut problem = |path: &str, message: String| problems.push(Problem { path: path.to_owned(), message });
         for (path, size) in [("first", self.first), ("last", self.last)] {
-            if size.is_some_and(|size| !(1..=MOST_LINES).contains(&size)) {
-                problem(path, format!("A page of a log has 1 to {MOST_LINES} lines."));
+            if size.is_some_and(|size| !(1..=largest).contains(&size)) {
+                problem(path, format!("A page of a log has 1 to {largest} lines."));
             }
         }
         if self.last.is_some() && (self.first.is_some() || self.sequence.is_some()) {
@@ -65,10 +73,14 @@ impl LogArguments {
         if !problems.is_empty() {
             return Err(Error::BadUserInput(problems));
         }
-        let size = |lines: i32| Enough { lines: usize::try_from(lines).unwrap_or(0), bytes: MOST_BYTES };
+        let bytes = loaders::take_log_bytes(ctx, MOST_BYTES).unwrap_or(FEWER_BYTES);
+        let size = |lines: i32| Enough { lines: usize::try_from(lines).unwrap_or(0), bytes };
         Ok(match self.last {
             Some(last) => LogRequest::Last(size(last)),
-            None => LogRequest::From(self.sequence.unwrap_or(0), size(self.first.unwrap_or(DEFAULT_LINES))),
+            None => {
+                let lines = self.first.unwrap_or(DEFAULT_LINES.min(largest));
+                LogRequest::From(self.sequence.unwrap_or(0), size(lines))
+            }
         })
     }
 }
@@ -76,10 +88,10 @@ impl LogArguments {
 /// Said of a negative line number.
 pub(super) const NEGATIVE: &str = "Lines are numbered from 0.";
 
-/// What `Job.logs` costs: the lines are made in one go, a hundred for the price of one object.
+/// What `Job.logs` costs: the lines are made in one go, twenty for the price of one object.
 pub(super) fn complexity(first: Option<i32>, last: Option<i32>, of_a_line: usize) -> usize {
     let lines = first.or(last).unwrap_or(DEFAULT_LINES).clamp(0, MOST_LINES);
-    product((lines + 99) / 100, of_a_line)
+    product((lines + 19) / 20, of_a_line)
 }
 
 /// Reads lines of one job's log. [`Error::NotFound`] if there is no such job.
@@ -108,9 +120,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_lines_cost_as_much_as_one() {
-        assert_eq!((complexity(Some(1), None, 3), complexity(None, Some(100), 3)), (4, 4));
-        assert_eq!((complexity(Some(101), None, 3), complexity(None, None, 3)), (7, 31));
-        assert_eq!((complexity(Some(i32::MAX), None, 3), complexity(Some(-1), None, 3)), (301, 1));
+    fn twenty_lines_cost_as_much_as_one() {
+        assert_eq!((complexity(Some(1), None, 3), complexity(None, Some(20), 3)), (4, 4));
+        assert_eq!((complexity(Some(21), None, 3), complexity(None, None, 3)), (7, 151));
+        assert_eq!((complexity(Some(i32::MAX), None, 3), complexity(Some(-1), None, 3)), (1_501, 1));
     }
 }

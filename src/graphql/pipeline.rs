@@ -140,7 +140,7 @@ impl PipelineCount {
 
 /// A page of the pipelines of a workspace, which may not be there.
 pub(super) async fn pipelines(ctx: &Context<'_>, workspace: &ID, page: PageArguments) -> Result<PipelineConnection> {
-    let (workspace, request) = both(scalars::id("workspaceId", workspace), page.request())?;
+    let (workspace, request) = both(scalars::id("workspaceId", workspace), page.request(ctx))?;
     let read = ctx.data_unchecked::<Store>().read(move |conn| {
         async move {
             conn.workspace(workspace).await?.ok_or_else(|| Error::not_found("workspace", workspace))?;
@@ -157,7 +157,7 @@ pub(super) async fn pipelines_of(
     workspace: WorkspaceId,
     page: PageArguments,
 ) -> Result<PipelineConnection> {
-    Ok(page_of(loaders::pipelines(ctx, workspace, page.request()?).await?, workspace))
+    Ok(page_of(loaders::pipelines(ctx, workspace, page.request(ctx)?).await?, workspace))
 }
 
 fn page_of(page: Page<model::Pipeline>, workspace: WorkspaceId) -> PipelineConnection {

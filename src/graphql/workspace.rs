@@ -95,7 +95,7 @@ impl WorkspaceCount {
 
 /// A page of workspaces.
 pub(super) async fn workspaces(ctx: &Context<'_>, page: PageArguments) -> Result<WorkspaceConnection> {
-    let request = page.request()?;
+    let request = page.request(ctx)?;
     let page = ctx.data_unchecked::<Store>().read(move |conn| conn.workspaces(request).boxed()).await?;
     Ok(connect(page, WorkspaceCount, |it| Position(it.created, it.id), Workspace))
 }

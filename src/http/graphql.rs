@@ -37,14 +37,12 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
         Ok(response) => response,
         Err(Refused(status, message)) => refusal(status, &message),
     };
-    if method == Method::GET && response.status() == StatusCode::OK {
-        // What another sees, or another media type, is another answer; and each has to be asked for anew.
+    if method == Method::GET && response.status() == StatusCode::OK && response.headers().contains_key(header::ETAG) {
         let headers = response.headers_mut();
+        // What another sees, or another media type, is another answer; and each has to be asked for anew.
         headers.insert(header::VARY, HeaderValue::from_static("accept, authorization"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        if let Some(tag) = headers.get(header::ETAG)
-            && known.is_some_and(|known| names(&known, tag))
-        {
+        if known.is_some_and(|known| names(&known, &headers[header::ETAG])) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(header::CONTENT_TYPE);

@@ -43,7 +43,7 @@ fn events(answers: impl Stream<Item = Answer>) -> impl Stream<Item = Result<Even
             Event::default().event("next").data(format!("{{\"errors\":{}}}", refusal.errors.as_str()))
         }
     };
-    // The protocol wants the field to be there.
-    let complete = stream::iter([Event::default().event("complete").data("")]);
+    // A browser's `EventSource` passes over an event without data; this is an empty line of it.
+    let complete = stream::iter([Event::default().event("complete").data("\n")]);
     answers.map(next).chain(complete).map(Ok)
 }

@@ -61,7 +61,7 @@ fn either_side_of_each_limit() -> Vec<(&'static str, String, String)> {
             format!("{{ {} }}", "__typename @skip(if: true) ".repeat(3) + "__typename"),
             format!("{{ {} }}", "__typename @skip(if: true) ".repeat(4) + "__typename"),
         ),
-        ("depth", nested(6), nested(9)),
+        ("depth", nested(6), nested(12)),
         (
             "recursion",
             "{ ...A } fragment A on Query { ...B } fragment B on Query { __typename }".to_owned(),

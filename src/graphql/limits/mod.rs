@@ -49,7 +49,7 @@ pub struct Limits {
     pub max_recursion: usize,
 
     /// How many fields may be asked for, where the fields of a list count as often as it may have items.
-    #[arg(long, env = "JOBSTREAM_MAX_COMPLEXITY", value_name = "NUMBER", default_value_t = 50_000)]
+    #[arg(long, env = "JOBSTREAM_MAX_COMPLEXITY", value_name = "NUMBER", default_value_t = 100_000)]
     pub max_complexity: usize,
 
     /// How many items a page of a list may have.
