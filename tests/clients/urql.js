@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { Client, fetchExchange, subscriptionExchange } from '@urql/core';
 import { createClient } from 'graphql-ws';
+import { toAsyncIterable } from 'wonka';
 import {
   Notes, authorization, isFinal, operations, pause, pipelineId, token, unknownId, url,
   webSocketUrl, wrongToken,
@@ -26,14 +27,13 @@ function connect(token) {
   });
 }
 
-/** Subscribes until `take` answers true. */
-const follow = (client, operation, variables, take) =>
-  new Promise((resolve, reject) => {
-    const { unsubscribe } = client.subscription(operation, variables).subscribe(({ data, error }) => {
-      if (error) reject(error);
-      else if (take(data)) resolve(unsubscribe());
-    });
-  });
+/** What a subscription says, to its end. */
+async function* follow(client, operation, variables) {
+  for await (const { data, error } of toAsyncIterable(client.subscription(operation, variables))) {
+    if (error) throw error;
+    yield data;
+  }
+}
 
 const codeOf = (error) => error.graphQLErrors[0]?.extensions.code;
 
@@ -42,7 +42,7 @@ const stranger = connect(wrongToken);
 const refused = await stranger.query(operations.pipeline, { id: pipelineId });
 assert.deepEqual([codeOf(refused.error), refused.error.response.status], ['UNAUTHENTICATED', 401]);
 const nothing = follow(stranger, operations.jobLogs, { jobId: unknownId, sequence: 0 });
-await assert.rejects(nothing, ({ networkError }) => networkError.code === 4403);
+await assert.rejects(nothing.next(), ({ networkError }) => networkError.code === 4403);
 
 // It queries and mutates. What goes wrong has a code.
 const client = connect(token);
@@ -55,26 +55,27 @@ assert.equal(codeOf((await client.query('{ nothing }', {})).error), 'GRAPHQL_VAL
 
 // A subscription that is refused has its errors too.
 const nowhere = follow(client, operations.jobLogs, { jobId: unknownId, sequence: 0 });
-await assert.rejects(nowhere, (error) => codeOf(error) === 'NOT_FOUND');
+await assert.rejects(nowhere.next(), (error) => codeOf(error) === 'NOT_FOUND');
 
 // It subscribes. After a lost connection everything comes again from where it began; what was seen is left out.
 const notes = new Notes(data.jobs.cursor);
-const cursors = new Set();
 
-function takeLog({ jobLogs }) {
-  const lines = jobLogs.lines.filter(({ sequence }) => sequence >= notes.nextSequence);
-  notes.log({ ...jobLogs, lines, nextSequence: Math.max(jobLogs.nextSequence, notes.nextSequence) });
-  return jobLogs.complete;
+async function followLog() {
+  for await (const { jobLogs } of follow(client, operations.jobLogs, { jobId: job.id, sequence: 0 })) {
+    const lines = jobLogs.lines.filter(({ sequence }) => sequence >= notes.nextSequence);
+    notes.log({ ...jobLogs, lines, nextSequence: Math.max(jobLogs.nextSequence, notes.nextSequence) });
+  }
 }
 
-function takeStatus({ jobStatusChanged }) {
-  if (!cursors.has(jobStatusChanged.cursor)) notes.change(jobStatusChanged);
-  cursors.add(jobStatusChanged.cursor);
-  return isFinal(jobStatusChanged);
+async function followStatus() {
+  const seen = new Set();
+  const variables = { jobId: job.id, after: notes.cursor };
+  for await (const { jobStatusChanged } of follow(client, operations.jobStatusChanged, variables)) {
+    if (!seen.has(jobStatusChanged.cursor)) notes.change(jobStatusChanged);
+    seen.add(jobStatusChanged.cursor);
+    if (isFinal(jobStatusChanged)) break;
+  }
 }
 
-await Promise.all([
-  follow(client, operations.jobLogs, { jobId: job.id, sequence: 0 }, takeLog),
-  follow(client, operations.jobStatusChanged, { jobId: job.id, after: notes.cursor }, takeStatus),
-]);
+await Promise.all([followLog(), followStatus()]);
 notes.tell();

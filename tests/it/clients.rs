@@ -20,6 +20,12 @@ fn start() -> TestServer {
     TestServer::listening(ADDRESS, &["--retry-backoff", "0", "--stop-grace", "0.3"], &[("JOBSTREAM_TOKEN", TOKEN)])
 }
 
+/// The command, told where the server is and what it wants to be shown.
+fn aimed_at(server: &TestServer, mut command: Command) -> Command {
+    command.env("JOBSTREAM_URL", server.url("/graphql")).env("JOBSTREAM_TOKEN", TOKEN);
+    command
+}
+
 /// A pipeline whose first attempt prints three lines and is then held until the server is killed. The second ends.
 async fn held_pipeline(server: &TestServer) -> String {
     let workspace = server.workspace("Workspace").await;
@@ -45,8 +51,8 @@ async fn resumes(command: Option<Command>) {
     let Some(mut command) = command else { return };
     let server = start();
     let pipeline = held_pipeline(&server).await;
-    command.env("JOBSTREAM_URL", server.url("/graphql")).env("JOBSTREAM_TOKEN", TOKEN);
-    let mut client = Script::start(command.env("JOBSTREAM_PIPELINE", &pipeline));
+    command.env("JOBSTREAM_PIPELINE", &pipeline);
+    let mut client = Script::start(aimed_at(&server, command));
     client.says("following 3").await;
     let server = server.kill_and_restart_in_place();
     let saw: Value = serde_json::from_str(&client.ends_well().await).expect("JSON");
@@ -85,20 +91,20 @@ async fn gql_queries_mutates_subscribes_is_refused_and_resumes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_audit_of_graphql_over_http_passes() {
-    let Some(mut command) = installation::node("graphql-http.js") else { return };
+    let Some(command) = installation::node("graphql-http.js") else { return };
     let server = start();
-    command.env("JOBSTREAM_URL", server.url("/graphql")).env("JOBSTREAM_TOKEN", TOKEN);
-    assert_eq!(Script::start(&mut command).ends_well().await, "61 of 61");
+    assert_eq!(Script::start(aimed_at(&server, command)).ends_well().await, "61 of 61");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_typescript_example_is_as_generated_and_follows_a_run_across_a_restart() {
     let Some(example) = installation::typescript_example() else { return };
-    let npm = async |arguments: &[&str]| {
+    let npm = async |task: &str| {
         let mut command = Command::new("npm");
-        Script::start(command.args(["run", "--silent"]).args(arguments).current_dir(&example)).ends_well().await;
+        command.args(["run", "--silent", task]).current_dir(&example);
+        Script::start(command).ends_well().await;
     };
-    npm(&["generate"]).await;
+    npm("generate").await;
     let generated = |root: &Path| std::fs::read_to_string(root.join("src/generated.ts")).expect("the generated types");
     let committed = generated(&Path::new(env!("CARGO_MANIFEST_DIR")).join(installation::TYPESCRIPT_EXAMPLE));
     assert!(
@@ -106,15 +112,14 @@ async fn the_typescript_example_is_as_generated_and_follows_a_run_across_a_resta
         "`npm run generate` in {} makes another",
         installation::TYPESCRIPT_EXAMPLE
     );
-    npm(&["check"]).await;
-    npm(&["build"]).await;
+    npm("check").await;
+    npm("build").await;
 
     let server = start();
     let pipeline = held_pipeline(&server).await;
     let mut command = Command::new("node");
     command.arg(example.join("dist/follow.js")).arg(&pipeline);
-    command.env("JOBSTREAM_URL", server.url("/graphql")).env("JOBSTREAM_TOKEN", TOKEN);
-    let mut client = Script::start(&mut command);
+    let mut client = Script::start(aimed_at(&server, command));
     client.says("│ attempt 1, line 3").await;
     let server = server.kill_and_restart_in_place();
     let said = client.all_it_says().await;

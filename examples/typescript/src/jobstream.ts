@@ -95,14 +95,14 @@ export class Jobstream {
         return;
       } catch (error) {
         if (Array.isArray(error)) throw new OperationFailed(error);
-        if (!isLostConnection(error)) throw error;
+        if (error instanceof Error || isRefusal(error)) throw error;
         await new Promise((resolve) => setTimeout(resolve, 500));
       }
     }
   }
 }
 
-/** Whether a connection was closed with anything but a refusal, whose codes are 4400 and above. */
-function isLostConnection(error: unknown): boolean {
-  return typeof error === 'object' && error !== null && 'code' in error && Number(error.code) < 4400;
+/** Whether the server closed the connection because it does not take the client: with a code from 4400 on. */
+function isRefusal(event: unknown): boolean {
+  return typeof event === 'object' && event !== null && 'code' in event && Number(event.code) >= 4400;
 }

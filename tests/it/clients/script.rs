@@ -1,6 +1,6 @@
 //! A client's script as a process that says, line by line, how far it is.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
@@ -17,15 +17,10 @@ pub struct Script {
 
 impl Script {
     /// Starts it. Its standard output and standard error are one.
-    pub fn start(command: &mut Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let (output, input) = std::io::pipe().expect("a pipe");
-        command.stdin(std::process::Stdio::null());
-        command.stdout(input.try_clone().expect("its other end")).stderr(input);
-        let name = format!("{command:?}");
-        let process = tokio::process::Command::from(std::mem::replace(command, Command::new("true")))
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        command.stdin(Stdio::null()).stdout(input.try_clone().expect("its other end")).stderr(input);
+        let process = tokio::process::Command::from(command).kill_on_drop(true).spawn().expect("the script starts");
         let output = Receiver::from_owned_fd(output.into()).expect("a pipe");
         Self { process, output: BufReader::new(output).lines(), said: Vec::new() }
     }
