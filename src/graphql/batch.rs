@@ -1,8 +1,8 @@
 //! Lookups that are asked for at the same moment, done as one.
 //!
-//! The fields of one request are resolved within one task, siblings one after the other in the same go. So whoever looks
-//! something up lets the task go on to the others before it reads: by then all its siblings have asked too. That takes
-//! microseconds and no timer, and what ends up in one batch is no matter of luck.
+//! The fields of one request are resolved within one task, siblings one after the other in the same go. So the first to ask lets
+//! the task go on to the others as long as any of them asks too, and only then begins to read. That takes microseconds and no
+//! timer, and what ends up in one batch is no matter of luck.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::store::{Conn, Store};
@@ -28,11 +29,19 @@ pub(super) struct Batches<K, V> {
     open: Mutex<Option<Batch<K, V>>>,
 }
 
-/// Some keys, each with how many have asked for it, and what will be found. Whoever waits for that drives it; if one goes away,
-/// another does.
+/// What some ask for, and what will be found. Whoever waits for that drives it; if one goes away, another does.
 struct Batch<K, V> {
-    asked: Arc<Mutex<HashMap<K, usize>>>,
+    asked: Arc<Mutex<Asked<K>>>,
     found: Shared<BoxFuture<'static, Result<Found<K, V>, Error>>>,
+}
+
+struct Asked<K> {
+    /// Each key with how many have asked for it,
+    keys: HashMap<K, usize>,
+    /// and how many have asked for any.
+    times: usize,
+    /// Whether they are being read.
+    closed: bool,
 }
 
 /// The values that are found, each with how many have yet to take it.
@@ -50,9 +59,15 @@ where
 
     /// The value for this key, if there is one. It is read after this was called: nothing is kept.
     pub(super) async fn load(&self, key: K) -> Result<Option<V>, Error> {
-        let batch = self.join(key.clone());
-        tokio::task::yield_now().await;
-        self.close(&batch);
+        let (batch, first) = self.join(key.clone());
+        if let Some(gathered) = first {
+            let mut before = 0;
+            while before < batch.times() {
+                before = batch.times();
+                tokio::task::yield_now().await;
+            }
+            drop(gathered);
+        }
         let found = batch.found.await?;
         let mut found = lock(&found);
         let Some((value, takers)) = found.get_mut(&key) else { return Ok(None) };
@@ -61,21 +76,26 @@ where
         if *takers > 0 { Ok(Some(value.clone())) } else { Ok(found.remove(&key).map(|(value, _)| value)) }
     }
 
-    fn join(&self, key: K) -> Batch<K, V> {
+    /// Adds a key to the open batch. The first to do so gets what the others wait for it to drop.
+    fn join(&self, key: K) -> (Batch<K, V>, Option<oneshot::Sender<()>>) {
         let mut open = lock(&self.open);
-        if open.as_ref().is_some_and(|batch| lock(&batch.asked).len() >= LARGEST) {
-            *open = None;
+        if let Some(batch) = open.as_ref().filter(|batch| batch.add(&key)) {
+            return (batch.clone(), None);
         }
-        let batch = open.get_or_insert_with(|| self.begin());
-        *lock(&batch.asked).entry(key).or_default() += 1;
-        batch.clone()
+        let (batch, gathered) = self.begin();
+        batch.add(&key);
+        *open = Some(batch.clone());
+        (batch, Some(gathered))
     }
 
-    fn begin(&self) -> Batch<K, V> {
-        let asked = Arc::new(Mutex::new(HashMap::new()));
-        let (keys, store, read) = (Arc::clone(&asked), self.store.clone(), self.read);
+    fn begin(&self) -> (Batch<K, V>, oneshot::Sender<()>) {
+        let asked = Arc::new(Mutex::new(Asked { keys: HashMap::new(), times: 0, closed: false }));
+        let (gathered, all_gathered) = oneshot::channel();
+        let (gathering, store, read) = (Arc::clone(&asked), self.store.clone(), self.read);
         let found = async move {
-            let mut asked = std::mem::take(&mut *lock(&keys));
+            // Also when the first to ask went away.
+            let _ = all_gathered.await;
+            let mut asked = lock(&gathering).close();
             let keys = asked.keys().cloned().collect();
             let found = store.read(move |conn| read(conn, keys)).await?;
             let with_takers = |(key, value)| {
@@ -84,15 +104,31 @@ where
             };
             Ok(Arc::new(Mutex::new(found.into_iter().filter_map(with_takers).collect())))
         };
-        Batch { asked, found: found.boxed().shared() }
+        (Batch { asked, found: found.boxed().shared() }, gathered)
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Batch<K, V> {
+    /// Adds a key, if that is still possible.
+    fn add(&self, key: &K) -> bool {
+        let mut asked = lock(&self.asked);
+        if asked.closed || asked.keys.len() >= LARGEST {
+            return false;
+        }
+        *asked.keys.entry(key.clone()).or_default() += 1;
+        asked.times += 1;
+        true
     }
 
-    /// Lets nobody join a batch any more.
-    fn close(&self, batch: &Batch<K, V>) {
-        let mut open = lock(&self.open);
-        if open.as_ref().is_some_and(|it| Arc::ptr_eq(&it.asked, &batch.asked)) {
-            *open = None;
-        }
+    fn times(&self) -> usize {
+        lock(&self.asked).times
+    }
+}
+
+impl<K> Asked<K> {
+    fn close(&mut self) -> HashMap<K, usize> {
+        self.closed = true;
+        std::mem::take(&mut self.keys)
     }
 }
 

@@ -81,7 +81,7 @@ async fn a_nested_query_takes_as_many_statements_for_20_parents_as_for_2() {
     }
     // Here two lists are read side by side: what comes of them is read together or not, as they happen to be done.
     let query = "query($n: Int) { workspaces(first: $n) { nodes { jobs(first: 5) { totalCount nodes { pipeline { name } \
-                 workspace { name } } } pipelines(first: 5) { totalCount nodes { workspace { name } jobs(first: 5) { \
+                 workspace { name } } } pipelines(first: 5) { totalCount nodes { workspace { name } jobs(first: 2) { \
                  totalCount cursor nodes { workspace { name } logs { nextSequence } } } } } } } }";
     for parents in [2, 20] {
         let taken = statements_of(&server, query, &json!({ "n": parents })).await;
