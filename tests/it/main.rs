@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod browser;
 mod crash;
 mod disk_full;
 mod history;
