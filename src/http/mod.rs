@@ -132,6 +132,7 @@ impl Http {
             .layer(middleware::from_fn_with_state(self.clone(), access::require_token));
         Router::new()
             .route("/", get(graphiql::page))
+            .route("/assets/{name}", get(graphiql::asset))
             .route("/healthz", get(health::alive))
             .route("/readyz", get(health::ready))
             .route("/graphql", any(graphql::handle))

@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod answers;
+mod browser;
 mod clients;
 mod crash;
 mod disk_full;
