@@ -82,7 +82,7 @@ pub struct Prepared {
 
 enum What {
     Known(Json),
-    Unknown(Plan),
+    Unknown(Box<Plan>),
 }
 
 impl Prepared {
@@ -136,7 +136,7 @@ impl Api {
         // Before anything is read, so that what is read is not older.
         let revision = self.store.revision();
         let found = self.documents.find(&mut operation)?;
-        let variables = operation.variables.map(|it| Box::<str>::from(it));
+        let variables = operation.variables.map(Box::<str>::from);
         let key = Key { caller, query: found.text, operation_name: operation.operation_name, variables };
         if let Some(answer) = self.answers.get(&key, revision) {
             self.metrics.answer_looked_up(true);
@@ -146,7 +146,7 @@ impl Api {
         if let Some(id) = found.learn_as {
             self.documents.learn(id, &plan.key.query);
         }
-        Ok(Prepared { what: What::Unknown(plan), revision })
+        Ok(Prepared { what: What::Unknown(Box::new(plan)), revision })
     }
 
     fn plan(&self, key: Key) -> Result<Plan, Refusal> {
@@ -211,7 +211,7 @@ impl Api {
     pub fn stream(&self, prepared: Prepared) -> BoxStream<'static, Answer> {
         let api = self.clone();
         match prepared.what {
-            What::Unknown(plan) if plan.kind == OperationType::Subscription => api.subscribe(Arc::new(plan)).boxed(),
+            What::Unknown(plan) if plan.kind == OperationType::Subscription => api.subscribe(Arc::from(plan)).boxed(),
             _ => async move { api.execute(prepared).await }.into_stream().boxed(),
         }
     }
