@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use jobstream::config::{Command, CommandLine, Options};
 use jobstream::server::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// Answering GraphQL is many small allocations: a fifth of a profile's samples were in glibc's allocator. mimalloc was as fast as this one, but
@@ -37,6 +38,7 @@ fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
     let token = jobstream::secret::take_token()?;
     jobstream::secret::keep_to_itself()?;
     jobstream::secret::be_listed_by_name();
+    raise_limit_of_open_files();
     let access = options.access(token.as_deref())?;
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log {}: {error}", options.log))?;
     tracing_subscriber::fmt()
@@ -51,4 +53,11 @@ fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
             None => jobstream::server::Server::start(options, access).await?.serve_until_told().await,
         }
     })
+}
+
+/// Every connection is an open file, and shells start programs with a limit of 1,024. What is allowed beyond that is for those who ask.
+fn raise_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, fewer clients can connect.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

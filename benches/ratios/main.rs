@@ -1,12 +1,13 @@
 //! How fast the server is, as ratios against what the machine does without it, measured side by side in one run.
 //!
-//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page latency durability memory` some of it. Machines are noisy, so each figure is
+//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page fanout ten-thousand latency durability memory` some of it. Machines are noisy, so each figure is
 //! the median of several rounds, in which the server and what it is compared with take turns.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be run says why by panicking")]
 
 mod bare;
 mod durability;
+mod fanout;
 mod jobs;
 mod latency;
 mod lines;
@@ -32,6 +33,12 @@ fn main() {
         }
         if wanted("page") {
             page::run().await;
+        }
+        if wanted("fanout") {
+            fanout::run().await;
+        }
+        if wanted("ten-thousand") {
+            fanout::ten_thousand().await;
         }
         if wanted("latency") {
             latency::run().await;

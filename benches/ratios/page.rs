@@ -1,4 +1,5 @@
-//! A page of the 50 newest jobs out of 100,000, with 8 connections, against a bare axum handler that answers the same bytes.
+//! A page of the 50 newest jobs out of 100,000, with 8 connections, against a bare axum handler that answers the same bytes: one that
+//! was asked for before, and one that was not.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ const AT_ONCE: usize = 250;
 const QUERY: &str = "{ jobs(first: 50) { nodes { id type status exitCode created startTime endTime attempt } } }";
 
 pub async fn run() {
-    let mut server = Server::start(1).await;
+    let mut server = Server::with(1, &["--max-aliases", "250"]).await;
     let workspace = server.workspace("Workspace").await;
     let pipeline = server.pipeline(&workspace, "Pipeline", "true").await;
     let server = {
@@ -36,32 +37,42 @@ pub async fn run() {
         }
         server
     };
-    let body = json!({ "query": QUERY }).to_string();
-    let request = |address: SocketAddr| {
-        format!(
-            "POST /graphql HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    };
-    let answer =
-        exchange(&mut TcpStream::connect(server.address).await.expect("a connection"), &request(server.address)).await;
+    let mut stream = TcpStream::connect(server.address).await.expect("a connection");
+    let answer = exchange(&mut stream, &request(server.address, QUERY)).await;
     let bare = BareServer::start(&answer).await;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        theirs.push(load(bare.address, request(bare.address)).await);
-        ours.push(load(server.address, request(server.address)).await);
+    let (mut repeated, mut fresh, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        theirs.push(load(bare.address, |_| QUERY.to_owned()).await);
+        repeated.push(load(server.address, |_| QUERY.to_owned()).await);
+        // A name of its own makes each an operation that was not answered before.
+        let name = |number: usize| format!("query Page{round}x{number} {QUERY}");
+        fresh.push(load(server.address, name).await);
     }
-    report_share("a page of 50 jobs out of 100,000, 8 connections", median(ours), median(theirs));
+    let theirs = median(theirs);
+    report_share("a page of 50 jobs out of 100,000, asked for again, 8 connections", median(repeated), theirs);
+    report_share("a page of 50 jobs out of 100,000, asked for the first time, 8 connections", median(fresh), theirs);
 }
 
-/// How long all connections take for all their requests.
-async fn load(address: SocketAddr, request: String) -> Duration {
+fn request(address: SocketAddr, query: &str) -> String {
+    let body = json!({ "query": query }).to_string();
+    format!(
+        "POST /graphql HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// How long all connections take for all their requests, which are numbered.
+async fn load(address: SocketAddr, query: impl Fn(usize) -> String) -> Duration {
+    let requests: Vec<Vec<String>> = (0..CONNECTIONS)
+        .map(|connection| {
+            (0..REQUESTS).map(|number| request(address, &query(connection * REQUESTS + number))).collect()
+        })
+        .collect();
     let started = Instant::now();
-    let connections = (0..CONNECTIONS).map(|_| {
-        let request = request.clone();
+    let connections = requests.into_iter().map(|requests| {
         tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
-            for _ in 0..REQUESTS {
+            for request in requests {
                 exchange(&mut stream, &request).await;
             }
         })

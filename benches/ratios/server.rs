@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use jobstream::client::Client;
 use serde_json::{Value, json};
@@ -105,6 +106,21 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the figure");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
+}
+
+impl Server {
+    /// How much of the processor it has used so far. What its jobs use is not in it.
+    pub fn processor_time(&self) -> Duration {
+        processor_time(self.process.id())
+    }
+}
+
+/// How much of the processor a process has used so far.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its figures");
+    let fields = stat.rsplit_once(") ").expect("a name").1.split(' ');
+    let ticks: u64 = fields.skip(11).take(2).map(|it| it.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10) // a hundred ticks are a second on every Linux
 }
 
 impl Drop for Server {

@@ -96,11 +96,9 @@ async fn lines_that_come_do_not_make_a_list_without_logs_stale() {
     server.line_appears(&job, "1").await;
     server.data(QUERY, json!({})).await;
     let before = hits(&server).await;
-    let mut next = 2;
-    for _ in 0..10 {
-        server.line_appears(&job, &next.to_string()).await;
+    for line in 2..12 {
+        server.line_appears(&job, &line.to_string()).await;
         server.data(QUERY, json!({})).await;
-        next += 1;
     }
     assert_eq!(hits(&server).await - before, 10.0);
 }
