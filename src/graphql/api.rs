@@ -183,13 +183,14 @@ impl Api {
             }
             What::Unknown(plan) => plan,
         };
-        let type_ = type_of(plan.kind);
-        if plan.kind == OperationType::Query {
+        let Plan { key, kind, document, variables, order, reads_logs } = *plan;
+        let type_ = type_of(kind);
+        if kind == OperationType::Query {
             self.metrics.answer_looked_up(false);
         }
-        let carried_out = AssertUnwindSafe(self.schema.execute(self.with_loaders(plan.request()))).catch_unwind();
-        let response = match carried_out.await {
-            Ok(response) => finished(response, &plan.order),
+        let request = self.with_loaders(plan::request(&key, document, variables));
+        let response = match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
+            Ok(response) => finished(response, &order),
             Err(panic) => {
                 let answer = panicked(&*panic);
                 self.count(type_, &answer, true);
@@ -199,10 +200,10 @@ impl Api {
         let answer = Answer::of(&response, false);
         self.count(type_, &answer, !response.errors.is_empty());
         if let Answer::Result(json) = &answer
-            && plan.kind == OperationType::Query
+            && kind == OperationType::Query
             && response.errors.is_empty()
         {
-            self.answers.keep(plan.key, json.clone(), prepared.revision, plan.reads_logs);
+            self.answers.keep(key, json.clone(), prepared.revision, reads_logs);
         }
         answer
     }

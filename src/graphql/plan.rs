@@ -39,13 +39,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A request to the schema. Its text is not needed any more: the document is there.
+    /// A request to the schema.
     pub(super) fn request(&self) -> Request {
-        let mut request = Request::new("").variables(self.variables.clone());
-        request.operation_name.clone_from(&self.key.operation_name);
-        request.set_parsed_query(self.document.clone());
-        request
+        request(&self.key, self.document.clone(), self.variables.clone())
     }
+}
+
+/// A request to the schema. The text is not needed any more: the document is there.
+pub(super) fn request(key: &Key, document: ExecutableDocument, variables: Variables) -> Request {
+    let mut request = Request::new("").variables(variables);
+    request.operation_name.clone_from(&key.operation_name);
+    request.set_parsed_query(document);
+    request
 }
 
 /// The operation that is asked for, if the document says which that is.

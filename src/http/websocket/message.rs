@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::ws::Utf8Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// What a client says.
@@ -28,20 +28,24 @@ pub(super) const PONG: &str = r#"{"type":"pong"}"#;
 
 /// What the server says of one operation. The bytes of a payload are shared by all who are told it; what is around them is each
 /// operation's own.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Envelope {
-    /// The operation's id, as JSON.
-    id: Box<str>,
+    id: String,
+    /// The id as JSON.
+    quoted: Box<str>,
 }
 
 impl Envelope {
     /// For the operation with this id.
-    pub(super) fn new(id: &str) -> Self {
-        #[derive(Serialize)]
-        #[serde(transparent)]
-        struct Id<'a>(&'a str);
+    pub(super) fn new(id: String) -> Self {
         // A text can always be written as JSON.
-        Self { id: serde_json::to_string(&Id(id)).unwrap_or_default().into() }
+        let quoted = serde_json::to_string(&id).unwrap_or_default().into();
+        Self { id, quoted }
+    }
+
+    /// The operation's id.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 
     /// A result.
@@ -56,12 +60,12 @@ impl Envelope {
 
     /// It is over.
     pub(super) fn complete(&self) -> Utf8Bytes {
-        format!(r#"{{"id":{},"type":"complete"}}"#, self.id).into()
+        format!(r#"{{"id":{},"type":"complete"}}"#, self.quoted).into()
     }
 
     fn with_payload(&self, r#type: &str, payload: &str) -> Utf8Bytes {
-        let mut text = String::with_capacity(self.id.len() + payload.len() + 40);
-        for piece in [r#"{"id":"#, &self.id, r#","type":""#, r#type, r#"","payload":"#, payload, "}"] {
+        let mut text = String::with_capacity(self.quoted.len() + payload.len() + 40);
+        for piece in [r#"{"id":"#, &self.quoted, r#","type":""#, r#type, r#"","payload":"#, payload, "}"] {
             text.push_str(piece);
         }
         text.into()

@@ -3,6 +3,7 @@
 mod message;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::WebSocketUpgrade;
@@ -14,7 +15,6 @@ use futures_util::{FutureExt, SinkExt};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
-use tokio_util::sync::CancellationToken;
 
 use self::message::{ACK, Envelope, Init, PONG, Said};
 use super::Http;
@@ -26,7 +26,7 @@ use crate::metrics::ConnectionRefusal;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// tungstenite fills its whole read buffer with zeros at every poll; the default of 128 KiB took 44 % of the time.
-const READ_BUFFER: usize = 4096;
+const READ_BUFFER: usize = 2048;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// How many messages may be put together before they are sent. Then it is the client's turn.
 const TOGETHER: usize = 64;
@@ -83,15 +83,9 @@ struct Connection {
     initialised: bool,
     /// What the client closed the connection with.
     closed_with: Option<u16>,
-    /// Every operation's events, with its id; and how to end each.
-    events: SelectAll<BoxStream<'static, (String, Event)>>,
-    operations: HashMap<String, Active>,
-}
-
-/// An operation that is not over.
-struct Active {
-    envelope: Envelope,
-    abort: AbortHandle,
+    /// Every operation's events, with what they go out in; and how to end each.
+    events: SelectAll<BoxStream<'static, (Arc<Envelope>, Event)>>,
+    operations: HashMap<String, AbortHandle>,
 }
 
 /// The connection is over: it is to be closed with this, or is closed already.
@@ -136,7 +130,8 @@ impl Connection {
     async fn listen_and_tell(&mut self) -> Result<(), Over> {
         let began = Instant::now();
         let bounds = self.http.bounds.clone();
-        let closing = self.http.lifecycle.closing.clone();
+        let closing = self.http.lifecycle.closing.clone().cancelled_owned();
+        tokio::pin!(closing);
         let mut pings = interval_at(began + bounds.ping_interval, bounds.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_since = None;
@@ -149,25 +144,26 @@ impl Connection {
                     }
                     None => return Ok(()),
                 },
-                Some((id, event)) = self.events.next() => {
+                Some((envelope, event)) = self.events.next() => {
                     // A client that does not read is not waited for when the server ends.
+                    let told = self.tell_together(&envelope, event);
                     tokio::select! {
-                        told = self.tell_together(id, event) => told?,
-                        () = given_up(&closing) => return Err(Over(None)),
+                        biased;
+                        told = told => told?,
+                        () = given_up(closing.as_mut()) => return Err(Over(None)),
                     }
                 }
                 _ = pings.tick() => {
                     silent_since.get_or_insert_with(Instant::now);
-                    self.feed(Message::Ping(Default::default())).await?;
-                    self.flush().await?;
+                    self.send(Message::Ping(Default::default())).await?;
                 }
                 () = at(silent_since.map(|since| since + bounds.client_timeout)) => {
                     return Err(Over(Some((4499, "No sign of life"))));
                 }
-                () = sleep_until(began + bounds.init_timeout), if !self.initialised => {
+                () = at((!self.initialised).then_some(began + bounds.init_timeout)) => {
                     return Err(Over(Some((4408, "Connection initialisation timeout"))));
                 }
-                () = closing.cancelled() => {
+                () = &mut closing => {
                     let _ = timeout(CLOSE_TIMEOUT, self.tell_what_is_left()).await;
                     return Err(Over(Some((1012, "Service restart"))));
                 }
@@ -177,8 +173,8 @@ impl Connection {
 
     /// Tells what has happened up to now: until nothing more comes for a moment.
     async fn tell_what_is_left(&mut self) -> Result<(), Over> {
-        while let Ok(Some((id, event))) = timeout(QUIET, self.events.next()).await {
-            self.tell(id, event).await?;
+        while let Ok(Some((envelope, event))) = timeout(QUIET, self.events.next()).await {
+            self.tell(&envelope, event).await?;
         }
         self.flush().await
     }
@@ -203,7 +199,7 @@ impl Connection {
             ("subscribe", Some(id)) if !id.is_empty() => self.subscribe(id, said.payload).await,
             ("complete", Some(id)) if !id.is_empty() => {
                 if let Some(operation) = self.operations.remove(&id) {
-                    operation.abort.abort();
+                    operation.abort();
                 }
                 Ok(())
             }
@@ -238,7 +234,7 @@ impl Connection {
         }
         let payload = payload.ok_or_else(invalid)?;
         let operation = Operation::from_json(payload.get().as_bytes()).map_err(|_| invalid())?;
-        let envelope = Envelope::new(&id);
+        let envelope = Arc::new(Envelope::new(id.clone()));
         let most = self.http.bounds.max_operations;
         let prepared = if self.operations.len() < most {
             self.http.api.prepare(operation, caller)
@@ -252,52 +248,63 @@ impl Connection {
         };
         let answers = self.http.api.stream(prepared).map(Event::Answer);
         let events = answers.chain(futures_util::stream::iter([Event::Over]));
-        let name = id.clone();
         // An operation that is aborted says nothing any more, not even that it is over: its id may be another's by then.
-        let (events, abort) = abortable(events.map(move |event| (name.clone(), event)));
-        self.operations.insert(id, Active { envelope, abort });
+        let (events, abort) = abortable(events.map(move |event| (Arc::clone(&envelope), event)));
+        self.operations.insert(id, abort);
         self.events.push(events.boxed());
         Ok(())
     }
 
     /// Tells an event, and what else there is to tell at this moment, in one go.
-    async fn tell_together(&mut self, id: String, event: Event) -> Result<(), Over> {
-        self.tell(id, event).await?;
+    async fn tell_together(&mut self, envelope: &Envelope, event: Event) -> Result<(), Over> {
+        self.tell(envelope, event).await?;
         for _ in 1..TOGETHER {
-            let Some(Some((id, event))) = self.events.next().now_or_never() else { break };
-            self.tell(id, event).await?;
+            let Some(Some((envelope, event))) = self.events.next().now_or_never() else { break };
+            self.tell(&envelope, event).await?;
         }
         self.flush().await
     }
 
-    async fn tell(&mut self, id: String, event: Event) -> Result<(), Over> {
-        let Some(operation) = self.operations.get(&id) else { return Ok(()) };
+    async fn tell(&mut self, envelope: &Envelope, event: Event) -> Result<(), Over> {
         let (message, over) = match event {
-            Event::Answer(Answer::Result(result)) => (operation.envelope.next(result.as_str()), false),
-            Event::Answer(Answer::Refused(refusal)) => (operation.envelope.error(refusal.errors.as_str()), true),
-            Event::Over => (operation.envelope.complete(), true),
+            Event::Answer(Answer::Result(result)) => (envelope.next(result.as_str()), false),
+            Event::Answer(Answer::Refused(refusal)) => (envelope.error(refusal.errors.as_str()), true),
+            Event::Over => (envelope.complete(), true),
         };
-        if over && let Some(operation) = self.operations.remove(&id) {
-            operation.abort.abort();
+        if over && let Some(operation) = self.operations.remove(envelope.id()) {
+            operation.abort();
         }
         self.feed(Message::Text(message)).await
     }
 
     async fn say(&mut self, message: Utf8Bytes) -> Result<(), Over> {
-        self.feed(Message::Text(message)).await?;
+        self.send(Message::Text(message)).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Over> {
+        self.feed(message).await?;
         self.flush().await
     }
 
     async fn feed(&mut self, message: Message) -> Result<(), Over> {
         self.http.metrics.frames_sent(1);
-        let patience = self.http.bounds.client_timeout;
-        timeout(patience, self.socket.feed(message)).await.map_err(|_| does_not_read())?.map_err(Over::from)
+        in_time(self.http.bounds.client_timeout, self.socket.feed(message)).await
     }
 
     async fn flush(&mut self) -> Result<(), Over> {
-        let patience = self.http.bounds.client_timeout;
-        timeout(patience, self.socket.flush()).await.map_err(|_| does_not_read())?.map_err(Over::from)
+        in_time(self.http.bounds.client_timeout, self.socket.flush()).await
     }
+}
+
+/// What a client is sent, unless it does not read for so long. Then there is nothing that it could be told.
+async fn in_time(patience: Duration, sent: impl Future<Output = Result<(), axum::Error>>) -> Result<(), Over> {
+    tokio::pin!(sent);
+    // Nearly always there is room, and no need of a timer.
+    let sent = match sent.as_mut().now_or_never() {
+        Some(sent) => sent,
+        None => timeout(patience, sent).await.map_err(|_| Over(None))?,
+    };
+    Ok(sent?)
 }
 
 /// Waits until a moment; for ever if there is none.
@@ -309,16 +316,11 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// When a client that is told something has had the time to read it, although the server is closing.
-async fn given_up(closing: &CancellationToken) {
-    closing.cancelled().await;
+async fn given_up(closing: impl Future<Output = ()>) {
+    closing.await;
     sleep(CLOSE_TIMEOUT).await;
 }
 
 fn invalid() -> Over {
     Over(Some((4400, "Invalid message")))
-}
-
-/// There is nothing that it could be told.
-fn does_not_read() -> Over {
-    Over(None)
 }
