@@ -66,8 +66,8 @@ fn either_side_of_each_limit() -> Vec<(&'static str, String, String)> {
             "recursion",
             "{ ...A } fragment A on Query { ...B } fragment B on Query { __typename }".to_owned(),
             format!(
-                "{{ ...F0 }} {} fragment F9 on Query {{ __typename }}",
-                repeated(9, &|n| format!("fragment F{n} on Query {{ ...F{} }} ", n + 1))
+                "{{ ...F0 }} {} fragment F12 on Query {{ __typename }}",
+                repeated(12, &|n| format!("fragment F{n} on Query {{ ...F{} }} ", n + 1))
             ),
         ),
         (

@@ -1,6 +1,8 @@
 //! GraphQL over server-sent events, and logs that are followed over plain HTTP.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 use crate::support::{TestServer, eventually, text, wait_for, within};
 
@@ -220,6 +222,21 @@ async fn a_log_is_followed_to_its_end() {
         lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["text"].take()).collect();
     assert_eq!(texts, ["two", "three", "four"]);
     assert_eq!(get("*/*", "&sequence=3").await.text().await.expect("text"), "four\n", "its end is there already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_log_and_does_not_read_is_dropped() {
+    let server = TestServer::with(&["--client-timeout=0.5"]);
+    let job = server.run_script("yes 'a line that nobody reads'").await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut connection = socket.connect(server.address()).await.expect("a connection");
+    let request = format!("GET /jobs/{job}/logs?follow=true HTTP/1.1\r\nHost: {}\r\n\r\n", server.address());
+    connection.write_all(request.as_bytes()).await.expect("a request");
+    let followed = async || server.metrics().await.value("jobstream_followed_logs_open", &[]);
+    eventually("it is followed", async || (followed().await == 1.0).then_some(())).await;
+    eventually("it is dropped", async || (followed().await == 0.0).then_some(())).await;
+    drop(connection);
 }
 
 #[tokio::test(flavor = "multi_thread")]
