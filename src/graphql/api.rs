@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_graphql::parser::types::OperationType;
-use async_graphql::{Executor, Request, Response, Schema, SchemaBuilder, Variables};
+use async_graphql::{Executor, Response, Schema, SchemaBuilder, Variables};
 use async_stream::stream;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, Stream};
@@ -34,6 +34,9 @@ use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::metrics::{self, Metrics, Open};
 use crate::store::{Revision, Store};
+
+/// How many bytes of logs a query may read before it gets only the beginnings, or ends, of more.
+const LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// What the API allows.
 #[derive(Debug, Clone, clap::Args)]
@@ -188,7 +191,7 @@ impl Api {
         if kind == OperationType::Query {
             self.metrics.answer_looked_up(false);
         }
-        let request = self.with_loaders(plan::request(&key, document, variables));
+        let request = plan::request(&key, document, variables).data(Loaders::new(&self.store, LOG_BYTES));
         let response = match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
             Ok(response) => finished(response, &order),
             Err(panic) => {
@@ -263,7 +266,8 @@ impl Api {
 
     /// Carries out a subscription, telling its progress.
     fn steps(&self, plan: &Arc<Plan>, progress: &Progress) -> BoxStream<'static, Step> {
-        let request = self.with_loaders(plan.request()).data(progress.clone());
+        // What bounds the logs of one answer would run out over many events.
+        let request = plan.request().data(Loaders::new(&self.store, usize::MAX)).data(progress.clone());
         let responses = AssertUnwindSafe(Executor::execute_stream(&self.schema, request, None)).catch_unwind();
         let (plan, progress) = (Arc::clone(plan), progress.clone());
         let steps = responses.map(move |response| {
@@ -298,10 +302,6 @@ impl Api {
             self.metrics.operation_answered(type_, false);
             *open = Some(self.metrics.subscription_opened());
         }
-    }
-
-    fn with_loaders(&self, request: Request) -> Request {
-        request.data(Loaders::new(&self.store))
     }
 }
 

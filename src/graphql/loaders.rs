@@ -26,11 +26,9 @@ pub(super) struct Loaders {
     log_bytes: AtomicUsize,
 }
 
-/// How many bytes of logs a request may read before it gets only the beginnings, or ends, of more.
-const LOG_BYTES: usize = 32 * 1024 * 1024;
-
 impl Loaders {
-    pub(super) fn new(store: &Store) -> Self {
+    /// Of a request that may read so many bytes of logs without restraint.
+    pub(super) fn new(store: &Store, log_bytes: usize) -> Self {
         Self {
             workspaces: Batches::new(store, |conn, ids| {
                 async move { Ok(conn.workspaces_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
@@ -68,7 +66,7 @@ impl Loaders {
                 }
                 .boxed()
             }),
-            log_bytes: LOG_BYTES.into(),
+            log_bytes: log_bytes.into(),
             logs: Batches::new(store, |conn, requests| {
                 async move {
                     let found = conn.logs(&requests).await?;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,14 +16,15 @@ use sha2::{Digest, Sha256};
 use super::operation::Operation;
 use crate::error::Error;
 
-/// How many documents clients can teach. The one that was not asked for the longest is forgotten first.
-const LEARNED: usize = 1_000;
+/// How many bytes of documents clients can teach. What has not been asked for is forgotten first.
+const LEARNED_BYTES: u64 = 8 * 1024 * 1024;
+const TYPICAL_DOCUMENT: usize = 1024;
 
 /// The documents. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) enum Documents {
     /// Those that clients have taught, by the SHA-256 of their text, in lower case hexadecimal digits.
-    Learned(Arc<Cache<String, Arc<str>>>),
+    Learned(Arc<Cache<String, Arc<str>, Length>>),
     /// Those of the list, by their ids; and their texts.
     Listed(Arc<HashMap<String, Arc<str>>>),
 }
@@ -57,9 +59,19 @@ pub(super) struct Found {
     pub(super) learn_as: Option<String>,
 }
 
+#[derive(Debug, Clone)]
+pub(super) struct Length;
+
+impl Weighter<String, Arc<str>> for Length {
+    fn weight(&self, id: &String, text: &Arc<str>) -> u64 {
+        (id.len() + text.len()) as u64
+    }
+}
+
 impl Default for Documents {
     fn default() -> Self {
-        Self::Learned(Arc::new(Cache::new(LEARNED)))
+        let documents = LEARNED_BYTES as usize / TYPICAL_DOCUMENT;
+        Self::Learned(Arc::new(Cache::with_weighter(documents, LEARNED_BYTES, Length)))
     }
 }
 

@@ -159,6 +159,21 @@ async fn a_page_beyond_the_largest_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_asks_for_many_logs_gets_less_of_each() {
+    let server = TestServer::start();
+    let job = server.run_script(&format!("yes {} | head -n 20000", "x".repeat(199))).await;
+    server.final_job(&job).await;
+    let logs = (0..34).map(|n| format!("j{n}: job(id: $id) {{ logs(first: 10000) {{ nextSequence complete }} }} "));
+    let query = format!("query($id: ID!) {{ {} }}", logs.collect::<String>());
+    let answer = server.data(&query, json!({ "id": job })).await;
+    let lines = |n: usize| answer[format!("j{n}")]["logs"]["nextSequence"].as_i64().expect("a number");
+    // A line has 199 bytes of text. All that is left out can be read from there on.
+    let (whole, less) = (1024 * 1024 / 199, 64 * 1024 / 199);
+    assert_eq!((0..34).map(lines).filter(|it| *it == whole).count(), 32);
+    assert_eq!((0..34).map(lines).filter(|it| *it == less).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_introspection_that_tools_ask_for_is_allowed_unless_it_is_turned_off() {
     let query = "{ __schema { types { name } } __type(name: \"Job\") { name } }";
     let server = TestServer::with(&["--slots=0"]);
