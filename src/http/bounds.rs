@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::seconds;
+use crate::config::interval;
 
 /// The bounds. `jobstream --help` shows the defaults.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,14 +21,14 @@ pub struct Bounds {
     pub max_operations: usize,
 
     /// How often a sign of life goes to a client that there is nothing else to tell.
-    #[arg(long, env = "JOBSTREAM_PING_INTERVAL", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    #[arg(long, env = "JOBSTREAM_PING_INTERVAL", value_name = "SECONDS", default_value = "20", value_parser = interval)]
     pub ping_interval: Duration,
 
     /// How long a client may take to answer it, or to read what it is sent, before its connection is dropped.
-    #[arg(long, env = "JOBSTREAM_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, env = "JOBSTREAM_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = interval)]
     pub client_timeout: Duration,
 
     /// How long a client may take to initialise a WebSocket.
-    #[arg(long, env = "JOBSTREAM_INIT_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, env = "JOBSTREAM_INIT_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = interval)]
     pub init_timeout: Duration,
 }
