@@ -27,12 +27,6 @@ impl From<Error> for async_graphql::Error {
     }
 }
 
-/// The body of a response that says only that the request failed: `{"errors": […]}`.
-pub fn error_body(error: Error) -> serde_json::Value {
-    let error = async_graphql::Error::from(error);
-    serde_json::json!({ "errors": [{ "message": error.message, "extensions": error.extensions }] })
-}
-
 /// How many reasons for refusing a document are told. A short one may have thousands.
 const MOST_REFUSALS: usize = 20;
 

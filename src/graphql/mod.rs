@@ -29,5 +29,4 @@ mod subscription;
 mod workspace;
 
 pub use api::{Api, Prepared, Settings, sdl};
-pub use errors::error_body;
 pub use operation::{Answer, Caller, Operation, Refusal};

@@ -113,6 +113,11 @@ impl Refusal {
         Self { errors: Json::of(&response.errors), code }
     }
 
+    /// The body of a response that says only this.
+    pub fn body(&self) -> String {
+        format!("{{\"errors\":{}}}", self.errors.as_str())
+    }
+
     /// Whether it is the server's own fault.
     pub fn is_fault(&self) -> bool {
         &*self.code == "INTERNAL"
@@ -143,10 +148,14 @@ impl Answer {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
+        #[derive(serde::Serialize)]
+        struct Told {
+            message: String,
+            extensions: Option<async_graphql::ErrorExtensionValues>,
+        }
         let code = error.code().into();
-        let error = async_graphql::Error::from(error);
-        let errors = Json::of(&[serde_json::json!({ "message": error.message, "extensions": error.extensions })]);
-        Self { errors, code }
+        let async_graphql::Error { message, extensions, .. } = error.into();
+        Self { errors: Json::of(&[Told { message, extensions }]), code }
     }
 }
 

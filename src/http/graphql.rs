@@ -24,7 +24,7 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
         let (mut parts, _) = request.into_parts();
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => websocket::accept(http, upgrade, caller),
-            Err(rejection) => rejection.into_response(),
+            Err(rejection) => refusal(rejection.status(), &rejection.body_text()),
         };
     }
     let Some(caller) = caller else { return failure(Error::Unauthenticated) };
@@ -143,7 +143,7 @@ fn reply(answer: Answer, media_type: MediaType, with_tag: bool) -> Response {
                 MediaType::Json => StatusCode::OK,
                 _ => StatusCode::BAD_REQUEST,
             };
-            (status, format!("{{\"errors\":{}}}", refusal.errors.as_str()).into())
+            (status, refusal.body().into())
         }
     };
     let tag = (with_tag && status == StatusCode::OK).then(|| tag_of(&body));

@@ -3,6 +3,7 @@
 use async_stream::try_stream;
 use axum::Extension;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Http;
 use super::access::text;
-use super::reply::failure;
+use super::reply::{failure, refusal};
 use crate::error::{Error, both};
 use crate::events::Bell;
 use crate::model::{Job, JobId, LogLines};
@@ -46,10 +47,15 @@ struct JsonLine<'a> {
 /// Answers the lines from a number on: as far as they are stored at the moment or, if the log is to be followed, until its job ends.
 pub(super) async fn handle(
     State(http): State<Http>,
-    Path(id): Path<String>,
-    Query(parameters): Query<Parameters>,
+    id: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let (id, parameters) = match (id, parameters) {
+        (Ok(Path(id)), Ok(Query(parameters))) => (id, parameters),
+        (Err(rejection), _) => return refusal(rejection.status(), &rejection.body_text()),
+        (_, Err(rejection)) => return refusal(rejection.status(), &rejection.body_text()),
+    };
     let ndjson = text(&headers, header::ACCEPT).is_some_and(|accept| accept.contains(NDJSON));
     let content_type = [(header::CONTENT_TYPE, if ndjson { NDJSON } else { PLAIN })];
     let as_bytes = if ndjson { as_ndjson } else { as_printed };

@@ -138,6 +138,7 @@ impl Http {
             .route("/graphql", any(graphql::handle))
             .merge(with_token)
             .fallback(reply::no_such_page)
+            .method_not_allowed_fallback(reply::no_such_method)
             .layer(CatchPanicLayer::custom(reply::after_panic))
             .layer(compression())
             .layer(cors(Arc::clone(&self.access)))

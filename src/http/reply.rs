@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::error::Error;
-use crate::graphql::error_body;
+use crate::graphql::Refusal;
 
 /// The answer to a request that failed: its status follows from the error.
 pub(super) fn failure(error: Error) -> Response {
@@ -25,7 +25,8 @@ pub(super) fn failure(error: Error) -> Response {
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Stale | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let mut response = (status, Json(error_body(error))).into_response();
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let mut response = (status, json, Refusal::from(error).body()).into_response();
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
@@ -39,6 +40,13 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Response {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
     }
+    response
+}
+
+/// The answer to a request with a method that its path does not have. Which it has, the router adds.
+pub(super) async fn no_such_method() -> Response {
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "This path does not have this method.");
+    response.headers_mut().remove(header::ALLOW);
     response
 }
 

@@ -39,9 +39,7 @@ pub(super) fn refuse(refusal: Refusal) -> Response {
 fn events(answers: impl Stream<Item = Answer>) -> impl Stream<Item = Result<Event, Infallible>> {
     let next = |answer| match answer {
         Answer::Result(json) => Event::default().event("next").data(json.as_str()),
-        Answer::Refused(refusal) => {
-            Event::default().event("next").data(format!("{{\"errors\":{}}}", refusal.errors.as_str()))
-        }
+        Answer::Refused(refusal) => Event::default().event("next").data(refusal.body()),
     };
     // A browser's `EventSource` passes over an event without data; this is an empty line of it.
     let complete = stream::iter([Event::default().event("complete").data("\n")]);
