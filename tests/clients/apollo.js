@@ -1,9 +1,12 @@
-// @apollo/client: queries and mutations over HTTP, subscriptions over a WebSocket.
+// @apollo/client: queries and mutations over HTTP, by the hash of the document wherever the server knows it; subscriptions over a
+// WebSocket.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import {
   ApolloClient, ApolloLink, CombinedGraphQLErrors, HttpLink, InMemoryCache, ServerError, gql,
 } from '@apollo/client';
+import { PersistedQueryLink } from '@apollo/client/link/persisted-queries';
 import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
 import { OperationTypeNode } from 'graphql';
 import { createClient } from 'graphql-ws';
@@ -16,10 +19,14 @@ import {
 function connect(token) {
   // No retries: it would subscribe again with the old variables. `follow` does so with new ones.
   const socket = createClient({ url: webSocketUrl, connectionParams: authorization(token), retryAttempts: 0 });
+  const persisted = new PersistedQueryLink({
+    sha256: (document) => createHash('sha256').update(document).digest('hex'),
+    useGETForHashedQueries: true,
+  });
   const link = ApolloLink.split(
     ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
     new GraphQLWsLink(socket),
-    new HttpLink({ uri: url, headers: authorization(token) }),
+    persisted.concat(new HttpLink({ uri: url, headers: authorization(token) })),
   );
   return new ApolloClient({ link, cache: new InMemoryCache() });
 }
