@@ -24,7 +24,7 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
         let (mut parts, _) = request.into_parts();
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => websocket::accept(http, upgrade, caller),
-            Err(rejection) => rejection.into_response(),
+            Err(rejection) => refusal(rejection.status(), &rejection.body_text()),
         };
     }
     let Some(caller) = caller else { return failure(Error::Unauthenticated) };

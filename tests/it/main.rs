@@ -27,6 +27,7 @@ mod queue;
 mod rescue;
 mod schema;
 mod shutdown;
+mod sockets;
 mod sse;
 mod status_stream;
 mod stop;
