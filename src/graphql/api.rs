@@ -164,12 +164,15 @@ impl Api {
         if kind == OperationType::Subscription && roots > 1 {
             return Err(Error::bad_input("query", "A subscription has one field. Subscribe several times.").into());
         }
-        let variables = match &key.variables {
+        let mut variables = match &key.variables {
             None => Variables::default(),
             Some(json) => Variables::from_json(
                 serde_json::from_str(json).map_err(|error| Error::bad_input("variables", format!("{error}.")))?,
             ),
         };
+        if let Some(operation) = plan::wanted(&document, name) {
+            plan::add_defaults(operation, &mut variables);
+        }
         Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
     }
 

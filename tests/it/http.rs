@@ -128,6 +128,26 @@ async fn a_get_is_for_queries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_skipped_and_included_follows_from_variables_and_their_defaults() {
+    let server = TestServer::with(&["--slots", "0"]);
+    for (directive, default, variables, shown) in [
+        ("include", "= true", json!({}), true),
+        ("include", "= false", json!({}), false),
+        ("include", "= true", json!({ "it": false }), false),
+        ("skip", "= true", json!({}), false),
+        ("skip", "= false", json!({}), true),
+        ("skip", "= false", json!({ "it": true }), false),
+        ("skip", "", json!({ "it": false }), true),
+    ] {
+        let query = format!(
+            "query($it: Boolean! {default}) {{ __typename ... @{directive}(if: $it) {{ jobs {{ totalCount }} }} }}"
+        );
+        let data = server.data(&query, variables.clone()).await;
+        assert_eq!(data.get("jobs").is_some(), shown, "{query} with {variables}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_answer_has_the_better_of_the_types_that_are_accepted() {
     let server = TestServer::with(&["--slots", "0"]);
     let (json, response) = ("application/json", "application/graphql-response+json");
