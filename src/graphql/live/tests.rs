@@ -23,18 +23,9 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let document = "subscription { a }";
-        let key = Key { caller: Caller::default(), query: document.into(), operation_name: None, variables: None };
-        let plan = Plan {
-            key,
-            kind: OperationType::Subscription,
-            document: parse_query(document).unwrap(),
-            variables: Variables::default(),
-            order: Order::default(),
-            reads_logs: false,
-        };
         let (steps, next) = mpsc::unbounded_channel();
-        Self { live: Live::new(Metrics::default()), plan: Arc::new(plan), steps, next: Some(next) }
+        let plan = Arc::new(plan_of(Caller::default()));
+        Self { live: Live::new(Metrics::default()), plan, steps, next: Some(next) }
     }
 
     fn join(&mut self, at: i64) -> Option<Seat> {
@@ -58,6 +49,18 @@ impl Stage {
 
     fn executions(&self) -> usize {
         lock(&self.live.running).len()
+    }
+}
+
+fn plan_of(caller: Caller) -> Plan {
+    let document = "subscription { a }";
+    Plan {
+        key: Key { caller, query: document.into(), operation_name: None, variables: None },
+        kind: OperationType::Subscription,
+        document: parse_query(document).unwrap(),
+        variables: Variables::default(),
+        order: Order::default(),
+        reads_logs: false,
     }
 }
 
@@ -152,4 +155,14 @@ async fn an_execution_ends_with_the_last_seat() {
     drop(second);
     assert_eq!(stage.executions(), 0);
     stage.steps.closed().await;
+}
+
+#[tokio::test]
+async fn those_who_show_different_tokens_share_nothing() {
+    let mut stage = Stage::new();
+    let _first = stage.join(0);
+    let other = mpsc::unbounded_channel();
+    (stage.plan, stage.next) = (Arc::new(plan_of(Caller::with_token("another"))), Some(other.1));
+    let _second = stage.join(0);
+    assert_eq!(stage.executions(), 2);
 }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 pub use requests::Refusal;
 pub use waiting::{PATIENCE, eventually, is_alive, lines_of, pids_of, signal, system_lines, text, wait_for, within};
-pub use wire::PROTOCOL;
+pub use wire::{PROTOCOL, Wire};
 
 /// A server process on a directory of its own. Killed, with all it started, when dropped.
 pub struct TestServer {
