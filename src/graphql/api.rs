@@ -340,3 +340,18 @@ fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
         .override_output_type_description::<PipelineConnection>("A page of pipelines.")
         .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_panic_a_client_is_told_an_id_and_nothing_more() {
+        for panic in [Box::new("a secret") as Box<dyn std::any::Any + Send>, Box::new("a secret".to_owned())] {
+            let Answer::Refused(refusal) = panicked(&*panic) else { panic!("it is no result") };
+            let errors = refusal.errors.as_str();
+            assert!(refusal.is_fault() && errors.contains("requestId"), "{errors}");
+            assert!(!errors.contains("secret") && !errors.contains("panic"), "{errors}");
+        }
+    }
+}
