@@ -167,12 +167,15 @@ impl Api {
         if kind == OperationType::Subscription && roots > 1 {
             return Err(Error::bad_input("query", "A subscription has one field. Subscribe several times.").into());
         }
-        let variables = match &key.variables {
+        let mut variables = match &key.variables {
             None => Variables::default(),
             Some(json) => Variables::from_json(
                 serde_json::from_str(json).map_err(|error| Error::bad_input("variables", format!("{error}.")))?,
             ),
         };
+        if let Some(operation) = plan::wanted(&document, name) {
+            plan::add_defaults(operation, &mut variables);
+        }
         Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
     }
 
@@ -337,4 +340,19 @@ fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
         .override_output_type_description::<JobConnection>("A page of jobs.")
         .override_output_type_description::<PipelineConnection>("A page of pipelines.")
         .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_panic_a_client_is_told_an_id_and_nothing_more() {
+        for panic in [Box::new("a secret") as Box<dyn std::any::Any + Send>, Box::new("a secret".to_owned())] {
+            let Answer::Refused(refusal) = panicked(&*panic) else { panic!("it is no result") };
+            let errors = refusal.errors.as_str();
+            assert!(refusal.is_fault() && errors.contains("requestId"), "{errors}");
+            assert!(!errors.contains("secret") && !errors.contains("panic"), "{errors}");
+        }
+    }
 }

@@ -75,12 +75,14 @@ pub(super) struct Seat {
     bell: watch::Receiver<()>,
     next: u64,
     at: i64,
+    /// Whether the newest step was for the holder of this seat.
+    told: bool,
 }
 
 /// What comes next for the holder of a seat.
 pub(super) enum Next {
     Answer(Answer),
-    /// It is too far behind: it has to read again from this position.
+    /// It has missed something: it has to read again from this position.
     Behind(i64),
     Over,
 }
@@ -108,7 +110,7 @@ impl Live {
         let next = ring.end();
         drop(ring);
         let bell = execution.steps.bell.subscribe();
-        Some(Seat { execution, bell, next, at })
+        Some(Seat { execution, bell, next, at, told: false })
     }
 
     fn execution(
@@ -170,7 +172,8 @@ impl Seat {
             match taken {
                 Taken::Step(step) => {
                     self.next += 1;
-                    if step.after.contains(&self.at) || step.answer.is_last() {
+                    self.told = step.after.contains(&self.at) || step.answer.is_last();
+                    if self.told {
                         self.at = step.to;
                         return Next::Answer(step.answer);
                     }
@@ -180,7 +183,10 @@ impl Seat {
                     // It was replayed before the seat was taken.
                 }
                 Taken::Gone => return Next::Behind(self.at),
-                Taken::Over => return Next::Over,
+                Taken::Over if self.told => return Next::Over,
+                // The last step came before the seat was taken, or was for others. It may have said more than where it led, such as
+                // that a log is complete.
+                Taken::Over => return Next::Behind(self.at),
                 // The sender lives as long as the execution, which this seat keeps.
                 Taken::NotYet => drop(self.bell.changed().await),
             }
@@ -270,3 +276,6 @@ impl Ring {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

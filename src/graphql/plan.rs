@@ -65,6 +65,17 @@ pub(super) fn wanted<'a>(document: &'a ExecutableDocument, name: Option<&str>) -
     }
 }
 
+/// Gives the variables that the client left out the values that the operation has for them. The library does so too, but not for
+/// those in `@skip` and `@include`.
+pub(super) fn add_defaults(operation: &OperationDefinition, variables: &mut Variables) {
+    for definition in &operation.variable_definitions {
+        let definition = &definition.node;
+        if let Some(default) = &definition.default_value {
+            variables.entry(definition.name.node.clone()).or_insert_with(|| default.node.clone());
+        }
+    }
+}
+
 /// How many fields an operation has, not counting theirs. No fragment may lead back to itself.
 pub(super) fn root_fields(document: &ExecutableDocument, set: &SelectionSet) -> usize {
     let count = |item: &Selection| match item {

@@ -60,3 +60,24 @@ pub(super) fn after_panic(panic: Box<dyn Any + Send>) -> Response {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     failure(Error::internal(format!("a request panicked: {}", message.unwrap_or("no message"))))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_panic_the_client_is_told_an_id_and_nothing_of_the_panic() {
+        for panic in [Box::new("a secret") as Box<dyn Any + Send>, Box::new("a secret".to_owned()), Box::new(7)] {
+            let response = after_panic(panic);
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = to_bytes(response.into_body(), 10_000).await.unwrap_or_default();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let extensions = &body["errors"][0]["extensions"];
+            assert_eq!(extensions["code"], "INTERNAL");
+            assert!(extensions["requestId"].as_str().is_some_and(|it| it.len() == 36), "{body}");
+            assert!(!body.to_string().contains("secret") && !body.to_string().contains("panic"), "{body}");
+        }
+    }
+}

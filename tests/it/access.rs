@@ -4,9 +4,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text};
+use crate::support::{PROTOCOL, TestServer, text};
 
-const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
 const TOKEN: &str = "jobstream-test-3f2b8c1e6f0a";
 
 fn guarded() -> TestServer {
@@ -216,4 +215,76 @@ async fn to_ask_for_a_websocket_is_no_way_around_the_token() {
             assert!(matches!(status, 400 | 401 | 426), "{path} with {header}: {status} {body}");
         }
     }
+}
+
+/// What a browser asks before it lets a page of an origin post JSON with a token.
+async fn preflight(server: &TestServer, origin: &str) -> reqwest::Response {
+    let request = reqwest::Client::new().request(reqwest::Method::OPTIONS, server.url("/graphql"));
+    let asked = request
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type");
+    asked.send().await.expect("an answer")
+}
+
+fn header<'a>(response: &'a reqwest::Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().expect("text"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_an_origin_that_is_known_may_read_answers_and_another_may_not() {
+    let options = ["--slots=0", "--allow-origin=https://app.example.com"];
+    let server = TestServer::with_environment(&options, &[("JOBSTREAM_TOKEN", TOKEN)]);
+    for origin in ["https://app.example.com", "http://localhost:3000"] {
+        // The browser does not show the token yet.
+        let before = preflight(&server, origin).await;
+        assert_eq!((before.status().as_u16(), header(&before, "access-control-allow-origin")), (200, Some(origin)));
+        assert_eq!(header(&before, "access-control-allow-methods"), Some("GET,POST"));
+        assert_eq!(header(&before, "access-control-allow-headers"), Some("authorization,content-type"));
+        assert_eq!(header(&before, "access-control-allow-credentials"), None);
+        for path in ["/graphql?query={__typename}", "/jobs/x/logs", "/nothing"] {
+            let answer = server.http().get(server.url(path)).header("origin", origin).send().await.expect("an answer");
+            assert_eq!(
+                header(&answer, "access-control-allow-origin"),
+                Some(origin),
+                "{path}: a page can read errors too"
+            );
+            assert!(header(&answer, "access-control-expose-headers").is_some_and(|it| it.contains("etag")));
+            let vary: Vec<&str> =
+                answer.headers().get_all("vary").iter().map(|it| it.to_str().expect("text")).collect();
+            assert!(vary.join(",").contains("origin"), "{path}: {vary:?}");
+            assert_eq!(vary.join(",").contains("authorization"), path.starts_with("/graphql"), "{path}: {vary:?}");
+        }
+    }
+    for origin in ["https://other.example.com", "null"] {
+        let answer = server.http().get(server.url("/graphql?query={__typename}")).header("origin", origin).send().await;
+        for answer in [preflight(&server, origin).await, answer.expect("an answer")] {
+            assert_eq!(
+                (answer.status().as_u16(), header(&answer, "access-control-allow-origin")),
+                (403, None),
+                "{origin}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_origin_may_be_allowed_but_only_with_a_token() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = TestServer::command(directory.path());
+    let refused = command.args(["--listen", "127.0.0.1:0", "--allow-origin", "*"]).output().expect("it runs");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("needs JOBSTREAM_TOKEN"));
+
+    let server = TestServer::with_environment(&["--slots=0", "--allow-origin=*"], &[("JOBSTREAM_TOKEN", TOKEN)]);
+    for origin in ["https://anything.example.com", "null"] {
+        let before = preflight(&server, origin).await;
+        assert_eq!((before.status().as_u16(), header(&before, "access-control-allow-origin")), (200, Some(origin)));
+        assert_eq!(
+            statuses(&server, &[("origin", origin), ("authorization", &format!("Bearer {TOKEN}"))]).await,
+            (200, 101)
+        );
+    }
+    let without = reqwest::Client::new().get(server.url("/graphql?query={__typename}"));
+    assert_eq!(without.header("origin", "https://anything.example.com").send().await.expect("an answer").status(), 401);
 }

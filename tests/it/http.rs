@@ -93,6 +93,46 @@ async fn a_body_beyond_2_mib_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_large_a_body_may_be_is_an_option() {
+    let server = TestServer::with(&["--slots", "0", "--max-request-bytes", "1000"]);
+    let body = |length: usize| format!("{:<length$}", r#"{ "query": "{ __typename }" }"#);
+    assert_eq!(post(&server, "application/json", body(1_000)).await.status(), 200);
+    let refused = code(post(&server, "application/json", body(1_001)).await).await;
+    assert_eq!(refused, (413, "BAD_REQUEST".to_owned()));
+    // One that does not say how long it is.
+    let in_pieces = |length: usize| {
+        let pieces: Vec<_> =
+            body(length).into_bytes().chunks(300).map(|it| Ok::<_, std::io::Error>(it.to_vec())).collect();
+        reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+    };
+    assert_eq!(post(&server, "application/json", in_pieces(1_000)).await.status(), 200);
+    assert_eq!(post(&server, "application/json", in_pieces(1_001)).await.status(), 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutation_is_told_over_get_however_it_is_named() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let named = "mutation M { createWorkspace(input: { name: \"W\" }) { __typename } }";
+    let both = format!("{named} query Q {{ __typename }}");
+    for (parameters, status) in [
+        (vec![("query", named)], 405),
+        (vec![("query", named), ("operationName", "M")], 405),
+        (vec![("query", named), ("operationName", "")], 405),
+        (vec![("query", &both), ("operationName", "M")], 405),
+        (vec![("query", &both), ("operationName", "Q")], 200),
+        // It cannot be told which is meant, or there is no such operation: these are refused as documents.
+        (vec![("query", &both)], 400),
+        (vec![("query", named), ("operationName", "Other")], 400),
+    ] {
+        let request = server.http().get(server.url(&with_query("/graphql", &parameters)));
+        let answer = request.header("accept", "application/graphql-response+json").send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), status, "{parameters:?}");
+    }
+    let count = server.data("{ workspaces { totalCount } }", json!({})).await;
+    assert_eq!(count["workspaces"]["totalCount"], 0, "no mutation was carried out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_get_is_for_queries() {
     let server = TestServer::with(&["--slots", "0"]);
     let query = "query Q($n: Int) { workspaces(first: $n) { totalCount } } mutation M { createWorkspace(input: { name: \"W\" }) { __typename } }";
@@ -124,6 +164,26 @@ async fn a_get_is_for_queries() {
             (answer.status().as_u16(), &answer.headers()["allow"]),
             (405, &"GET, POST".parse().expect("a value"))
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_skipped_and_included_follows_from_variables_and_their_defaults() {
+    let server = TestServer::with(&["--slots", "0"]);
+    for (directive, default, variables, shown) in [
+        ("include", "= true", json!({}), true),
+        ("include", "= false", json!({}), false),
+        ("include", "= true", json!({ "it": false }), false),
+        ("skip", "= true", json!({}), false),
+        ("skip", "= false", json!({}), true),
+        ("skip", "= false", json!({ "it": true }), false),
+        ("skip", "", json!({ "it": false }), true),
+    ] {
+        let query = format!(
+            "query($it: Boolean! {default}) {{ __typename ... @{directive}(if: $it) {{ jobs {{ totalCount }} }} }}"
+        );
+        let data = server.data(&query, variables.clone()).await;
+        assert_eq!(data.get("jobs").is_some(), shown, "{query} with {variables}");
     }
 }
 

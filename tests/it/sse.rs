@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-use crate::support::{TestServer, eventually, text, wait_for, within};
+use crate::support::{PROTOCOL, TestServer, eventually, text, wait_for, within};
 
 /// A stream of events as they are on the wire.
 struct Events {
@@ -184,15 +184,12 @@ async fn no_more_streams_are_open_than_are_allowed() {
     let request = server.http().get(&follow).send().await.expect("an answer");
     assert_eq!(request.status(), 503);
     assert_eq!(request.json::<Value>().await.expect("JSON")["errors"][0]["extensions"]["code"], "LIMIT_EXCEEDED");
-    assert_eq!(server.handshake(&[("sec-websocket-protocol", "graphql-transport-ws")]).await.err(), Some(503));
+    assert_eq!(server.handshake(&[PROTOCOL]).await.err(), Some(503));
     let refused = server.metrics().await.value("jobstream_connections_refused_total", &[("reason", "limit")]);
     assert_eq!(refused, 2.0);
     assert_eq!(server.data("{ __typename }", json!({})).await["__typename"], "Query", "requests are answered");
     drop((held, events));
-    eventually("there is room again", async || {
-        server.handshake(&[("sec-websocket-protocol", "graphql-transport-ws")]).await.ok()
-    })
-    .await;
+    eventually("there is room again", async || server.handshake(&[PROTOCOL]).await.ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! The messages of graphql-transport-ws.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use axum::extract::ws::Utf8Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// What a client says.
@@ -16,11 +18,17 @@ pub(super) struct Said<'a> {
     pub(super) payload: Option<&'a RawValue>,
 }
 
-/// The payload of `connection_init`.
+/// The payload of `connection_init`: what would be headers, if browsers could set them.
 #[derive(Default, Deserialize)]
-pub(super) struct Init {
-    #[serde(rename = "Authorization", alias = "authorization")]
-    pub(super) authorization: Option<String>,
+#[serde(transparent)]
+pub(super) struct Init(HashMap<String, Value>);
+
+impl Init {
+    /// Every `Authorization`. As in HTTP, it may be written in capitals or not; a client that merges its settings may send both.
+    pub(super) fn authorizations(&self) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        named.filter_map(|(_, value)| value.as_str())
+    }
 }
 
 pub(super) const ACK: &str = r#"{"type":"connection_ack"}"#;

@@ -191,6 +191,10 @@ impl Connection {
                 return Ok(());
             }
         };
+        // serde would take an array for an object, too.
+        if !text.trim_start().starts_with('{') {
+            return Err(invalid());
+        }
         let said: Said<'_> = serde_json::from_str(&text).map_err(|_| invalid())?;
         match (said.r#type.as_ref(), said.id) {
             ("connection_init", _) => self.initialise(said.payload).await,
@@ -216,7 +220,7 @@ impl Connection {
             None => Init::default(),
         };
         if self.caller.is_none() {
-            self.caller = self.http.access.admit(init.authorization.as_deref());
+            self.caller = init.authorizations().find_map(|it| self.http.access.admit(Some(it)));
         }
         if self.caller.is_none() {
             return Err(Over(Some((4403, "Forbidden"))));

@@ -1,10 +1,12 @@
 //! A server to test: the real program, on a directory of its own.
 //!
-//! What is asked of it through the API is in `requests`, what it counts in `exposition`, waiting in `waiting`.
+//! What is asked of it through the API is in `requests`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
+//! `waiting`.
 
 mod exposition;
 mod requests;
 mod waiting;
+mod wire;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -17,13 +19,10 @@ use diesel::{Connection, RunQueryDsl};
 use jobstream::client::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub use requests::Refusal;
 pub use waiting::{PATIENCE, eventually, is_alive, lines_of, pids_of, signal, system_lines, text, wait_for, within};
+pub use wire::{PROTOCOL, Wire};
 
 /// A server process on a directory of its own. Killed, with all it started, when dropped.
 pub struct TestServer {
@@ -36,9 +35,6 @@ pub struct TestServer {
     log: Arc<Mutex<String>>,
     http: reqwest::Client,
 }
-
-/// A WebSocket as it is, for what [`Client`] would never say.
-pub type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl TestServer {
     /// A server with the default options.
@@ -191,19 +187,6 @@ impl TestServer {
     /// A connected WebSocket client.
     pub async fn client(&self) -> Client {
         Client::connect(self.address, token_of(&self.environment)).await.expect("a connection")
-    }
-
-    /// Opens a WebSocket with these headers beside those that it needs. The error is the status of the refusal.
-    pub async fn handshake(&self, headers: &[(&'static str, &str)]) -> Result<WebSocket, u16> {
-        let mut request = format!("ws://{}/graphql", self.address).into_client_request().expect("a request");
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().expect("a header's value"));
-        }
-        match within(connect_async(request)).await {
-            Ok((socket, _)) => Ok(socket),
-            Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("the handshake was not answered: {error}"),
-        }
     }
 
     /// A client of the HTTP endpoints, which shows the token if the server wants one.
