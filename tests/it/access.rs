@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{PROTOCOL, TestServer, text};
+use crate::support::{PROTOCOL, TestServer, text, within};
 
 const TOKEN: &str = "jobstream-test-3f2b8c1e6f0a";
 
@@ -272,7 +272,9 @@ async fn a_page_of_an_origin_that_is_known_may_read_answers_and_another_may_not(
 async fn pages_of_any_origin_may_be_allowed_but_only_with_a_token() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut command = TestServer::command(directory.path());
-    let refused = command.args(["--listen", "127.0.0.1:0", "--allow-origin", "*"]).output().expect("it runs");
+    command.args(["--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let mut command = tokio::process::Command::from(command);
+    let refused = within(command.kill_on_drop(true).output()).await.expect("it runs");
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("needs JOBSTREAM_TOKEN"));
 

@@ -255,18 +255,18 @@ async fn a_subscriber_that_does_not_read_holds_nobody_back_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_subscriber_sees_every_line_once_whenever_it_comes_and_however_fast_it_reads() {
-    const JOBS: usize = 6;
+    // In small bursts, so that many come between two of them. Its end comes with the last lines, or after.
+    const SCRIPT: &str = "for burst in $(seq 100); do sleep 0.00$((RANDOM % 10)); seq $((burst % 7)); done; \
+                          [ $((RANDOM % 2)) = 0 ] || sleep 0.02";
+    let lines: i64 = (1..=100).map(|burst| burst % 7).sum();
     let server = TestServer::with(&["--slots=6"]);
     let workspace = server.workspace("W").await;
+    let mut pipelines = Vec::new();
+    for number in 0..6 {
+        pipelines.push(server.pipeline(&workspace, &format!("P {number}"), SCRIPT).await);
+    }
     for round in 0..4 {
-        let mut jobs = Vec::new();
-        for number in 0..JOBS {
-            // In bursts, so that some come between two of them, and so that its end may come with the last lines or after.
-            let script = "for burst in $(seq 20); do seq $((burst * 37)); [ $((burst % 4)) != 0 ] || sleep 0.05; done; \
-                          [ $((RANDOM % 2)) = 0 ] || sleep 0.02";
-            let pipeline = server.pipeline(&workspace, &format!("P {round} {number}"), script).await;
-            jobs.push(server.run(&pipeline).await);
-        }
+        let jobs = join_all(pipelines.iter().map(|pipeline| server.run(pipeline))).await;
         let mut followers = Vec::new();
         for wave in 0..8_u64 {
             for (job, seed) in jobs.iter().zip(wave * 100..) {
@@ -279,7 +279,7 @@ async fn every_subscriber_sees_every_line_once_whenever_it_comes_and_however_fas
         for (from, follower) in followers {
             let followed = within(follower).await.expect("no panic").expect("every event");
             assert!(followed.complete, "the last event says that it is whole");
-            assert_eq!(followed.lines.len() as i64, (1..=20).map(|burst| burst * 37).sum::<i64>() - from);
+            assert_eq!(followed.lines.len() as i64, lines - from);
         }
     }
     shared(&server, 0, 0).await;
