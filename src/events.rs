@@ -4,6 +4,7 @@
 //! missed, and nothing depends on the order in which bells ring. No SQL and no GraphQL here.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -21,7 +22,14 @@ struct Bells {
     status: watch::Sender<()>,
     queue: watch::Sender<()>,
     deletions: watch::Sender<()>,
-    jobs: Mutex<HashMap<JobId, watch::Sender<()>>>,
+    jobs: Mutex<HashMap<JobId, Watched>>,
+}
+
+/// A job's bell, and how many watch it. The last to leave takes it down.
+#[derive(Debug, Default)]
+struct Watched {
+    bell: watch::Sender<()>,
+    watchers: usize,
 }
 
 /// Which bells a committed change rings.
@@ -60,9 +68,11 @@ impl Drop for Bell {
     fn drop(&mut self) {
         let Some(job) = self.job else { return };
         let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        // This bell's own receiver is still counted.
-        if jobs.get(&job).is_some_and(|sender| sender.receiver_count() <= 1) {
-            jobs.remove(&job);
+        if let Entry::Occupied(mut watched) = jobs.entry(job) {
+            watched.get_mut().watchers -= 1;
+            if watched.get().watchers == 0 {
+                watched.remove();
+            }
         }
     }
 }
@@ -86,7 +96,9 @@ impl Events {
     /// Rings when this job has changed: its log, its status, or what is wished of it.
     pub fn job(&self, job: JobId) -> Bell {
         let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let rings = jobs.entry(job).or_default().subscribe();
+        let watched = jobs.entry(job).or_default();
+        watched.watchers += 1;
+        let rings = watched.bell.subscribe();
         Bell { rings, bells: Arc::clone(&self.bells), job: Some(job) }
     }
 
@@ -103,9 +115,9 @@ impl Events {
         }
         let jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if rings.all_jobs {
-            jobs.values().for_each(|sender| sender.send_replace(()));
+            jobs.values().for_each(|watched| watched.bell.send_replace(()));
         } else {
-            rings.jobs.iter().filter_map(|job| jobs.get(job)).for_each(|sender| sender.send_replace(()));
+            rings.jobs.iter().filter_map(|job| jobs.get(job)).for_each(|watched| watched.bell.send_replace(()));
         }
     }
 

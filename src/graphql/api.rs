@@ -179,8 +179,17 @@ impl Api {
         Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
     }
 
-    /// Carries out a query or mutation.
+    /// Carries out a query or mutation. A mutation is carried out to its end, also if the caller stops waiting.
     pub async fn execute(&self, prepared: Prepared) -> Answer {
+        if prepared.kind() == OperationType::Query {
+            return self.carry_out(prepared).await;
+        }
+        let api = self.clone();
+        let carried_out = tokio::spawn(async move { api.carry_out(prepared).await });
+        carried_out.await.unwrap_or_else(|error| Error::internal(error).into())
+    }
+
+    async fn carry_out(&self, prepared: Prepared) -> Answer {
         let plan = match prepared.what {
             What::Known(answer) => {
                 let answer = Answer::Result(answer);

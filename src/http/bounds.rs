@@ -24,7 +24,8 @@ pub struct Bounds {
     #[arg(long, env = "JOBSTREAM_PING_INTERVAL", value_name = "SECONDS", default_value = "20", value_parser = interval)]
     pub ping_interval: Duration,
 
-    /// How long a client may take to answer it, or to read what it is sent, before its connection is dropped.
+    /// How long a client may take to answer it, to read what it is sent, or to send the body of a request, before its connection is
+    /// dropped.
     #[arg(long, env = "JOBSTREAM_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = interval)]
     pub client_timeout: Duration,
 

@@ -7,13 +7,14 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use super::accept::MediaType;
 use super::access::text;
 use super::reply::{failure, refusal};
-use super::{Http, sse, websocket};
+use super::{Bounds, Http, sse, websocket};
 use crate::error::Error;
-use crate::graphql::{Answer, Caller, Operation, Prepared};
+use crate::graphql::{Answer, Caller, Operation};
 
 const JSON: &str = "application/json";
 
@@ -58,7 +59,7 @@ async fn answer(http: &Http, request: Request, caller: Caller, media_type: Media
     let over_get = request.method() == Method::GET;
     let operation = match *request.method() {
         Method::GET => from_query_string(&request)?,
-        Method::POST => from_body(request, http.bounds.max_request_bytes).await?,
+        Method::POST => from_body(request, &http.bounds).await?,
         _ => return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Use POST, or GET for queries.".to_owned())),
     };
     let prepared = match http.api.prepare(operation, caller) {
@@ -76,27 +77,19 @@ async fn answer(http: &Http, request: Request, caller: Caller, media_type: Media
         let message = "Subscriptions are served over WebSocket, and to clients that accept text/event-stream.";
         return Err(Refused(StatusCode::BAD_REQUEST, message.to_owned()));
     }
-    Ok(reply(carry_out(http, prepared).await, media_type, over_get))
+    Ok(reply(http.api.execute(prepared).await, media_type, over_get))
 }
 
-async fn carry_out(http: &Http, prepared: Prepared) -> Answer {
-    if prepared.kind() == OperationType::Query {
-        return http.api.execute(prepared).await;
-    }
-    // In a task of its own: a client that goes away takes nothing with it half way.
-    let api = http.api.clone();
-    let carried_out = tokio::spawn(async move { api.execute(prepared).await });
-    carried_out.await.unwrap_or_else(|error| Error::internal(error).into())
-}
-
-async fn from_body(request: Request, most_bytes: usize) -> Result<Operation, Refused> {
+async fn from_body(request: Request, bounds: &Bounds) -> Result<Operation, Refused> {
     let content_type = text(request.headers(), header::CONTENT_TYPE).unwrap_or_default();
     // Anything else a page of another site could send without being asked.
     if !content_type.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(JSON)) {
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The content type of a request is {JSON}.")));
     }
-    let body = to_bytes(request.into_body(), most_bytes)
+    let most_bytes = bounds.max_request_bytes;
+    let body = timeout(bounds.client_timeout, to_bytes(request.into_body(), most_bytes))
         .await
+        .map_err(|_| Refused(StatusCode::REQUEST_TIMEOUT, "The body does not come.".to_owned()))?
         .map_err(|_| Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("A request has at most {most_bytes} bytes.")))?;
     Operation::from_json(&body).map_err(bad)
 }

@@ -163,28 +163,28 @@ label! {
         NoStatus = "1005",
         /// Lost, without a close frame.
         Abnormal = "1006",
+        /// A text that is not UTF-8.
+        NotText = "1007",
         /// A message that is too large.
         TooBig = "1009",
         /// A fault of the server's own.
         Internal = "1011",
         /// The server shuts down.
         Restart = "1012",
-        /// Try again later.
-        TryAgainLater = "1013",
         /// Not a message of graphql-transport-ws.
         BadMessage = "4400",
         /// An operation before the connection was acknowledged.
         Unauthorized = "4401",
         /// A wrong token.
         Forbidden = "4403",
-        /// No subprotocol that the server speaks.
-        Subprotocol = "4406",
         /// The client did not begin.
         InitTimeout = "4408",
         /// An operation's id that is in use.
         Duplicate = "4409",
-        /// The client began twice, or asks for too much.
+        /// The client began twice.
         TooMany = "4429",
+        /// The client gave no sign of life.
+        Silent = "4499",
         /// Any other.
         Other = "other",
     }

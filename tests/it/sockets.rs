@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -184,4 +185,18 @@ async fn a_query_is_answered_while_many_subscriptions_stream_on_its_connection()
         assert_eq!(wire.hear_of("query").await["payload"]["data"]["__typename"], "Query");
         assert_eq!(wire.hear_of("query").await["type"], "complete");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = TestServer::with(&["--slots=0", "--client-timeout=0.2"]);
+    let mut connection = TcpStream::connect(server.address()).await.expect("a connection");
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+        server.address()
+    );
+    connection.write_all(head.as_bytes()).await.expect("a request");
+    let mut answer = vec![0; 12];
+    within(connection.read_exact(&mut answer)).await.expect("an answer");
+    assert_eq!(answer, b"HTTP/1.1 408");
 }
