@@ -20,11 +20,11 @@ pub struct Bounds {
     #[arg(long, env = "JOBSTREAM_MAX_OPERATIONS", value_name = "NUMBER", default_value_t = 100)]
     pub max_operations: usize,
 
-    /// How often a sign of life goes to a client that there is nothing else to tell.
+    /// How often a WebSocket is pinged, and an event stream that is silent gets a comment.
     #[arg(long, env = "JOBSTREAM_PING_INTERVAL", value_name = "SECONDS", default_value = "20", value_parser = interval)]
     pub ping_interval: Duration,
 
-    /// How long a client may take to answer it, or to read what it is sent, before its connection is dropped.
+    /// How long a client may take to answer a ping, or to read what it is sent, before its connection is dropped.
     #[arg(long, env = "JOBSTREAM_CLIENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = interval)]
     pub client_timeout: Duration,
 
