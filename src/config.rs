@@ -164,10 +164,3 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it is a number of seconds, such as 10 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
-
-/// Seconds that somebody waits again and again: not none, and no more than a day.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let interval = seconds(text)?;
-    let right = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
-    if right.contains(&interval) { Ok(interval) } else { Err("it is between 0.001 and 86400".to_owned()) }
-}

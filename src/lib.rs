@@ -5,17 +5,17 @@
 //! ```text
 //! http ──▶ graphql ──▶ jobs ──▶ store        jobs: the only writer of job state; it stores, then rings
 //!    └───────────┴────────────▶ store        reads go straight to the store
-//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions, the runner and the sweeper
+//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions, followed logs, the runner and the sweeper
 //! sweeper ────────────────────▶ store        removes what nobody can see any more
 //! model, error, metrics                      leaves: everybody knows them; metrics knows model, the others nobody
 //! ```
 //!
 //! Three ways through the house:
 //!
-//! - *createJob*: [`http`] → [`graphql`] (`mutation`) → [`jobs`] → [`store`], then [`events`], which wakes the [`runner`].
+//! - *createJob*: [`http`] → [`graphql`] (`api`, `mutation`) → [`jobs`] → [`store`], then [`events`], which wakes the [`runner`].
 //! - *a log line*: a process under a [`supervisor`] → [`runner`] (`output`) → [`jobs`] → [`store`], then [`events`] → [`graphql`]
-//!   (`subscription`) → [`http`] (`websocket`).
-//! - *a list of jobs*: [`http`] → [`graphql`] (`query`) → [`store`]; neighbours through loaders made for each request.
+//!   (`subscription`, and `live`, which shares it among all who have subscribed to the same) → [`http`] (`websocket`, `sse`).
+//! - *a list of jobs*: [`http`] → [`graphql`] (`api`, `query`) → [`store`], through loaders made for each request.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -30,7 +30,7 @@
 //! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY` |
 //! | [`processes`] | `/proc` |
 //! | [`sweeper`] | clears away what was deleted |
-//! | [`graphql`] | types and resolvers |
+//! | [`graphql`] | types and resolvers; how every transport has operations carried out |
 //! | [`http`] | the transports, and who may talk to them |
 //! | [`directory`] | where everything is on disk |
 //! | [`config`], [`secret`], [`server`] | the options; the token; what is started in which order, and how it ends |

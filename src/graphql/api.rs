@@ -64,6 +64,7 @@ pub struct Settings {
 pub struct Api {
     schema: Schema<Query, Mutation, Subscription>,
     store: Store,
+    introspection: bool,
     limits: Arc<Limits>,
     documents: Documents,
     answers: Answers,
@@ -124,7 +125,8 @@ impl Api {
             None => Documents::default(),
         };
         let (answers, live) = (Answers::new(settings.cache_bytes), Live::new(metrics.clone()));
-        Ok(Self { schema: schema.finish(), store, limits, documents, answers, live, metrics })
+        let (schema, introspection) = (schema.finish(), settings.introspection);
+        Ok(Self { schema, store, introspection, limits, documents, answers, live, metrics })
     }
 
     /// Makes an operation ready to be carried out, or refuses it for what can be told without the schema.
@@ -157,6 +159,9 @@ impl Api {
         let document = async_graphql::parser::parse_query(&*key.query)
             .map_err(|error| Refusal::of(&errors::not_parsed(error.into())))?;
         let size = self.limits.check_document(&document)?;
+        if size.introspects && !self.introspection {
+            return Err(Error::Forbidden("This server does not show its schema.".to_owned()).into());
+        }
         let name = key.operation_name.as_deref();
         // A circle is for the schema to refuse; there is no order to it.
         let (order, roots) = match plan::wanted(&document, name).filter(|_| !size.circular) {

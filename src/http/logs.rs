@@ -5,7 +5,7 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Http;
 use super::access::text;
-use super::reply::{failure, refusal};
+use super::reply::{UNBUFFERED, failure, refusal};
 use crate::error::{Error, both};
 use crate::events::Bell;
 use crate::model::{Job, JobId, LogLines};
@@ -83,7 +83,8 @@ pub(super) async fn handle(
         let _held_while_it_streams = &place;
         as_bytes(&lines)
     });
-    (content_type, [(header::CACHE_CONTROL, "no-store")], Extension(Followed), Body::from_stream(lines)).into_response()
+    let as_it_comes = [UNBUFFERED, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (content_type, as_it_comes, Extension(Followed), Body::from_stream(lines)).into_response()
 }
 
 /// What is asked for.

@@ -168,6 +168,6 @@ fn cors(access: Arc<Access>) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(known))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::ETAG, header::RETRY_AFTER])
+        .expose_headers([header::ETAG])
         .max_age(PREFLIGHT)
 }

@@ -3,12 +3,16 @@
 use std::any::Any;
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::error::Error;
 use crate::graphql::Refusal;
+
+/// Tells a proxy such as nginx to pass on what comes as it comes.
+pub(super) const UNBUFFERED: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 /// The answer to a request that failed: its status follows from the error.
 pub(super) fn failure(error: Error) -> Response {

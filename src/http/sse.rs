@@ -3,18 +3,13 @@
 
 use std::convert::Infallible;
 
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 
 use super::Http;
-use super::reply::failure;
+use super::reply::{UNBUFFERED, failure};
 use crate::graphql::{Answer, Prepared, Refusal};
-
-/// Tells a proxy such as nginx to pass on what comes as it comes.
-const UNBUFFERED: (HeaderName, HeaderValue) =
-    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 /// Begins a stream of an operation's answers.
 pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {

@@ -106,8 +106,6 @@ label! {
 label! {
     /// An error's code, as clients see it.
     Code {
-        /// Not a GraphQL request.
-        BadRequest = "BAD_REQUEST",
         /// Wrong arguments.
         BadUserInput = "BAD_USER_INPUT",
         /// A name that is taken.
@@ -134,8 +132,6 @@ label! {
         PersistedQueryNotFound = "PERSISTED_QUERY_NOT_FOUND",
         /// A second run.
         PipelineBusy = "PIPELINE_BUSY",
-        /// No token.
-        Unauthenticated = "UNAUTHENTICATED",
         /// The database is away.
         Unavailable = "UNAVAILABLE",
         /// Any other.
@@ -204,14 +200,8 @@ label! {
     ConnectionRefusal {
         /// As many are open as may be.
         Limit = "limit",
-        /// The token is missing or wrong.
-        Unauthenticated = "unauthenticated",
-        /// It comes from a page of another site, or by a name that is not the server's.
-        Forbidden = "forbidden",
         /// The client speaks no protocol that the server does.
         Protocol = "protocol",
-        /// The server shuts down.
-        Closing = "closing",
     }
 }
 

@@ -102,7 +102,8 @@ export class Jobstream {
   }
 }
 
-/** Whether the server closed the connection because it does not take the client: with a code from 4400 on. */
+/** Whether the server closed the connection because it does not take the client, or what it says. */
 function isRefusal(event: unknown): boolean {
-  return typeof event === 'object' && event !== null && 'code' in event && Number(event.code) >= 4400;
+  const refusals = [4400, 4401, 4403, 4409, 4429];
+  return typeof event === 'object' && event !== null && 'code' in event && refusals.includes(Number(event.code));
 }

@@ -48,7 +48,7 @@ pub struct Limits {
     #[arg(long, env = "JOBSTREAM_MAX_RECURSION", value_name = "NUMBER", default_value_t = 24)]
     pub max_recursion: usize,
 
-    /// How many fields may be asked for, where the fields of a list count as often as it may have items.
+    /// How many fields may be asked for. Those of a list count as often as its page may have items, those of a log once for 20 lines.
     #[arg(long, env = "JOBSTREAM_MAX_COMPLEXITY", value_name = "NUMBER", default_value_t = 100_000)]
     pub max_complexity: usize,
 

@@ -25,11 +25,14 @@ pub(in crate::graphql) struct Size {
     pub(in crate::graphql) circular: bool,
     /// Whether logs are asked for.
     pub(in crate::graphql) reads_logs: bool,
+    /// Whether the schema is asked for.
+    pub(in crate::graphql) introspects: bool,
 }
 
 impl Size {
     /// More than any limit allows.
-    const TOO_MUCH: Self = Self { selections: u64::MAX, aliases: 0, directives: 0, circular: false, reads_logs: true };
+    const TOO_MUCH: Self =
+        Self { selections: u64::MAX, aliases: 0, directives: 0, circular: false, reads_logs: true, introspects: true };
 
     /// One selection.
     fn one<T>(directives: &[Positioned<T>]) -> Self {
@@ -47,6 +50,7 @@ impl Add for Size {
             directives: self.directives.saturating_add(other.directives),
             circular: self.circular || other.circular,
             reads_logs: self.reads_logs || other.reads_logs,
+            introspects: self.introspects || other.introspects,
         }
     }
 }
@@ -79,6 +83,7 @@ impl<'a> Counter<'a> {
                 let own = Size {
                     aliases: field.alias.is_some().into(),
                     reads_logs: field.name.node == "logs",
+                    introspects: ["__schema", "__type"].contains(&field.name.node.as_str()),
                     ..Size::one(&field.directives)
                 };
                 own + self.count(&field.selection_set.node, depth)

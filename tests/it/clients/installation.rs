@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::skip;
+
 pub const TYPESCRIPT_EXAMPLE: &str = "examples/typescript";
 const CLIENTS: &str = "tests/clients";
 
@@ -73,7 +75,7 @@ fn installed(directory: &str, installer: &Installer) -> Option<PathBuf> {
         let output = Command::new("sh").args(["-c", command]).current_dir(&copy).output().expect("sh");
         if !output.status.success() {
             let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            eprintln!("SKIPPED: what {directory} needs cannot be installed: `{command}` failed.\n{said}{complained}");
+            skip(&format!("what {directory} needs cannot be installed: `{command}` failed.\n{said}{complained}"));
             return None;
         }
     }

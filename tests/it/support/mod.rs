@@ -21,7 +21,9 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tempfile::TempDir;
 
 pub use requests::Refusal;
-pub use waiting::{PATIENCE, eventually, is_alive, lines_of, pids_of, signal, system_lines, text, wait_for, within};
+pub use waiting::{
+    PATIENCE, eventually, is_alive, lines_of, pids_of, signal, skip, system_lines, text, wait_for, within,
+};
 pub use wire::{PROTOCOL, Wire};
 
 /// A server process on a directory of its own. Killed, with all it started, when dropped.
