@@ -2,7 +2,7 @@
 //!
 //! `web/` is copied into Cargo's output directory and built there by npm, so that nothing is written into the source tree and
 //! nothing is fetched at run time. Without npm or the network, and with `JOBSTREAM_WEB=cdn`, which saves the time, the program
-//! is built all the same: its page loads its scripts from a CDN, and says so. Cargo runs this again when the variable changes, or
+//! is built all the same: its page loads its scripts from a CDN, and says so; with `JOBSTREAM_WEB=required` the build fails instead. Cargo runs this again when the variable changes, or
 //! a file of `web/` that the page is made of. After npm has been installed, `touch build.rs`.
 
 use std::env;
@@ -23,13 +23,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed=web/{source}");
     }
     let output = PathBuf::from(env::var("OUT_DIR")?);
-    let files = if env::var("JOBSTREAM_WEB").is_ok_and(|it| it == "cdn") {
-        Vec::new()
-    } else {
-        build(&output.join("web")).unwrap_or_else(|error| {
+    let files = match env::var("JOBSTREAM_WEB").as_deref() {
+        Ok("cdn") => Vec::new(),
+        Ok("required") => build(&output.join("web"))?,
+        _ => build(&output.join("web")).unwrap_or_else(|error| {
             println!("cargo:warning=GraphiQL will load its scripts from the network: {error}");
             Vec::new()
-        })
+        }),
     };
     fs::write(output.join("graphiql.rs"), table(&files)?)?;
     Ok(())

@@ -51,7 +51,11 @@ pub enum Command {
     Schema,
     /// Hold the processes of one job. The server starts this itself.
     #[command(hide = true)]
-    Supervise,
+    Supervise {
+        /// How many files they may have open.
+        #[arg(long)]
+        open_files: Option<u64>,
+    },
     /// Do a system task. The server starts this itself.
     #[command(hide = true)]
     Task {

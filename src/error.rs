@@ -109,6 +109,13 @@ impl Error {
         Self::Internal(detail.into().into())
     }
 
+    /// What has become of something that panicked.
+    pub fn after_panic(what: &str, panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self::internal(format!("{what} panicked: {}", text.unwrap_or("no message")))
+    }
+
     /// The database is away or full, with what only the server's log may show.
     pub fn unavailable(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(detail.into().into())

@@ -65,8 +65,17 @@ pub fn schema() -> String {
     graphql::sdl()
 }
 
-/// Holds the processes of one job after the other: the hidden subcommand `supervise`.
-pub fn supervise() -> ExitCode {
+/// Lets this process have as many files open as it may: every connection is one, and shells start programs with a limit of 1,024. Jobs
+/// have the limit that there was.
+pub fn raise_limit_of_open_files() {
+    processes::raise_limit_of_open_files();
+}
+
+/// Holds the processes of one job after the other: the hidden subcommand `supervise`. They may have so many files open.
+pub fn supervise(open_files: Option<u64>) -> ExitCode {
+    if let Some(open_files) = open_files {
+        processes::limit_open_files(open_files);
+    }
     supervisor::run()
 }
 

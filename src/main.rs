@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use jobstream::config::{Command, CommandLine, Options};
 use jobstream::server::Failure;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// Answering GraphQL is many small allocations: a fifth of a profile's samples were in glibc's allocator. mimalloc was as fast as this one, but
@@ -17,7 +16,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
     let done = match command_line.command {
-        Some(Command::Supervise) => return jobstream::supervise(),
+        Some(Command::Supervise { open_files }) => return jobstream::supervise(open_files),
         Some(Command::Task { directory }) => return jobstream::perform_task(&directory),
         Some(Command::Schema) => io::stdout().write_all(jobstream::schema().as_bytes()).map_err(Failure::from),
         Some(Command::Demo { once, options }) => serve(options, Some(once)),
@@ -38,7 +37,7 @@ fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
     let token = jobstream::secret::take_token()?;
     jobstream::secret::keep_to_itself()?;
     jobstream::secret::be_listed_by_name();
-    raise_limit_of_open_files();
+    jobstream::raise_limit_of_open_files();
     let access = options.access(token.as_deref())?;
     let filter = EnvFilter::try_new(&options.log).map_err(|error| format!("--log {}: {error}", options.log))?;
     tracing_subscriber::fmt()
@@ -53,11 +52,4 @@ fn serve(options: Options, demo: Option<bool>) -> Result<(), Failure> {
             None => jobstream::server::Server::start(options, access).await?.serve_until_told().await,
         }
     })
-}
-
-/// Every connection is an open file, and shells start programs with a limit of 1,024. What is allowed beyond that is for those who ask.
-fn raise_limit_of_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, fewer clients can connect.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

@@ -1,10 +1,38 @@
 //! Processes, as `/proc` shows them.
 
 use std::fs;
+use std::sync::OnceLock;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
 
 use crate::model::SupervisorIdentity;
+
+/// How many files this process might have open before the limit was raised, if it was.
+static OPEN_FILES: OnceLock<u64> = OnceLock::new();
+
+/// Raises the limit of open files of this process as far as it may be raised.
+pub fn raise_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    // If it cannot be raised, fewer clients can connect.
+    if setrlimit(Resource::Nofile, raised).is_ok()
+        && let Some(before) = limit.current
+    {
+        let _ = OPEN_FILES.set(before);
+    }
+}
+
+/// How many files jobs may have open: as many as this process might when it was started. Nothing if that was not changed.
+pub fn open_files_of_jobs() -> Option<u64> {
+    OPEN_FILES.get().copied()
+}
+
+/// Sets the limit of open files of this process, and of those that it starts.
+pub fn limit_open_files(current: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    // It is lowered, which is always allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
+}
 
 /// A process, told from every later one with the same pid by when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -144,6 +144,9 @@ impl Api {
         let variables = operation.variables.map(Box::<str>::from);
         let key = Key { caller, query: found.text, operation_name: operation.operation_name, variables };
         if let Some(answer) = self.answers.get(&key, revision) {
+            if let Some(id) = found.learn_as {
+                self.documents.learn(id, &key.query);
+            }
             self.metrics.answer_looked_up(true);
             return Ok(Prepared { what: What::Known(answer), revision });
         }
@@ -336,10 +339,9 @@ fn finished(mut response: Response, order: &Order) -> Response {
     errors::with_codes(response)
 }
 
-/// A fault of a resolver. The panic itself is logged where it happens.
+/// A fault of a resolver.
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Answer {
-    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::internal(format!("a resolver panicked: {}", message.unwrap_or("no message"))).into()
+    Error::after_panic("a resolver", panic).into()
 }
 
 /// The schema in the schema definition language.

@@ -1,7 +1,7 @@
 //! Answers to queries, as long as nothing that they show has changed.
 //!
-//! An answer is kept with the store's revision at which its reading began, and given again while the revision is the same. Whoever
-//! was told that something is stored finds it counted in the revision, so no read after an acknowledged write is answered from before it.
+//! An answer is kept with the store's revision at which its reading began, and given again while the revision is the same and nothing is
+//! being committed. So no read is answered from before a write that was acknowledged, or that anybody can have seen.
 //! What fields answer may depend on the operation, the caller and the store, and on nothing that changes by itself.
 
 use std::sync::Arc;
@@ -50,13 +50,13 @@ impl Answers {
     /// The answer, if it is what carrying out the query at this revision would come to.
     pub(super) fn get(&self, key: &Key, now: Revision) -> Option<Json> {
         let kept = self.answers.get(key)?;
-        let logs_are_the_same = !kept.reads_logs || kept.read_at.logs == now.logs;
-        (kept.read_at.everything == now.everything && logs_are_the_same).then_some(kept.answer)
+        let stands = now.is_settled(kept.reads_logs) && kept.read_at.is_same(now, kept.reads_logs);
+        stands.then_some(kept.answer)
     }
 
     /// Keeps an answer whose reading began at a revision.
     pub(super) fn keep(&self, key: Key, answer: Json, read_at: Revision, reads_logs: bool) {
-        if answer.as_str().len() <= self.most_bytes / LARGEST_SHARE {
+        if read_at.is_settled(reads_logs) && answer.as_str().len() <= self.most_bytes / LARGEST_SHARE {
             self.answers.insert(key, Kept { answer, read_at, reads_logs });
         }
     }

@@ -16,6 +16,7 @@ use crate::store::{JobFilter, JobPosition, LogRequest, Page, PageRequest, Pipeli
 /// The loaders of one request.
 pub(super) struct Loaders {
     workspaces: Batches<WorkspaceId, Workspace>,
+    jobs: Batches<JobId, Job>,
     pipelines: Batches<PipelineId, Pipeline>,
     job_pages: Batches<(JobFilter, PageRequest<JobPosition>), (Page<Job>, i64)>,
     job_counts: Batches<JobFilter, i64>,
@@ -33,6 +34,9 @@ impl Loaders {
             workspaces: Batches::new(store, |conn, ids| {
                 async move { Ok(conn.workspaces_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
                     .boxed()
+            }),
+            jobs: Batches::new(store, |conn, ids| {
+                async move { Ok(conn.jobs_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }.boxed()
             }),
             pipelines: Batches::new(store, |conn, ids| {
                 async move { Ok(conn.pipelines_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }.boxed()
@@ -84,7 +88,17 @@ impl Loaders {
 
 /// The workspace with this id: [`Error::NotFound`] if it is not there.
 pub(super) async fn workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Workspace, Error> {
-    Loaders::of(ctx).workspaces.load(id).await?.ok_or_else(|| Error::not_found("workspace", id))
+    find_workspace(ctx, id).await?.ok_or_else(|| Error::not_found("workspace", id))
+}
+
+/// The workspace with this id, if it is there.
+pub(super) async fn find_workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
+    Loaders::of(ctx).workspaces.load(id).await
+}
+
+/// The job with this id, if it is there.
+pub(super) async fn job(ctx: &Context<'_>, id: JobId) -> Result<Option<Job>, Error> {
+    Loaders::of(ctx).jobs.load(id).await
 }
 
 /// The pipeline with this id, if it is there.

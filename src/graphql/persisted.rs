@@ -96,18 +96,20 @@ impl Documents {
                 Some(text) => Ok(Found { text: Arc::clone(text), learn_as: None }),
                 None => Err(Error::Forbidden("This server carries out only the operations on its list.".to_owned())),
             },
-            (Self::Listed(list), None, Some(id)) => match list.get(&id) {
-                Some(text) => Ok(Found { text: Arc::clone(text), learn_as: None }),
-                None => Err(Error::PersistedQueryNotFound),
-            },
+            (Self::Listed(list), None, Some(Named { id, .. })) => {
+                match list.get(&id).or_else(|| list.get(without_prefix(&id))) {
+                    Some(text) => Ok(Found { text: Arc::clone(text), learn_as: None }),
+                    None => Err(Error::PersistedQueryNotFound),
+                }
+            }
             (Self::Learned(_), Some(text), None) => Ok(Found { text: text.into(), learn_as: None }),
-            (Self::Learned(_), Some(text), Some(id)) if hash(&text) == id => {
-                Ok(Found { text: text.into(), learn_as: Some(id) })
+            (Self::Learned(_), Some(text), Some(Named { id, .. })) if hash(&text) == without_prefix(&id) => {
+                Ok(Found { text: text.into(), learn_as: Some(without_prefix(&id).to_owned()) })
             }
-            (Self::Learned(_), Some(_), Some(_)) => {
-                Err(Error::bad_input("extensions.persistedQuery.sha256Hash", "This is not the hash of the query."))
+            (Self::Learned(_), Some(_), Some(Named { path, .. })) => {
+                Err(Error::bad_input(path, "This is not the hash of the query."))
             }
-            (Self::Learned(learned), None, Some(id)) => match learned.get(&id) {
+            (Self::Learned(learned), None, Some(Named { id, .. })) => match learned.get(without_prefix(&id)) {
                 Some(text) => Ok(Found { text, learn_as: None }),
                 None => Err(Error::PersistedQueryNotFound),
             },
@@ -123,20 +125,33 @@ impl Documents {
     }
 }
 
-/// The id that an operation names a document by: `documentId`, or the hash in `extensions.persistedQuery`.
-fn wanted_id(operation: &mut Operation) -> Result<Option<String>, Error> {
+/// The id that an operation names a document by, and where it does.
+struct Named {
+    id: String,
+    path: &'static str,
+}
+
+/// Looks for `documentId`, or the hash in `extensions.persistedQuery`.
+fn wanted_id(operation: &mut Operation) -> Result<Option<Named>, Error> {
     if let Some(id) = operation.document_id.take() {
-        let hash = id.strip_prefix("sha256:").map(str::to_owned);
-        return Ok(Some(hash.unwrap_or(id)));
+        return Ok(Some(Named { id, path: "documentId" }));
     }
     let Some(extensions) = operation.extensions.as_deref().map(RawValue::get) else { return Ok(None) };
     let extensions: Extensions = serde_json::from_str(extensions)
         .map_err(|error| Error::bad_input("extensions.persistedQuery", format!("It cannot be read: {error}.")))?;
     match extensions.persisted_query {
-        Some(query) if query.version == 1 => Ok(Some(query.sha256_hash.to_ascii_lowercase())),
+        Some(query) if query.version == 1 => {
+            let id = query.sha256_hash.to_ascii_lowercase();
+            Ok(Some(Named { id, path: "extensions.persistedQuery.sha256Hash" }))
+        }
         Some(_) => Err(Error::bad_input("extensions.persistedQuery.version", "Only version 1 is spoken.")),
         None => Ok(None),
     }
+}
+
+/// The hash of an id that says which kind of hash it is.
+fn without_prefix(id: &str) -> &str {
+    id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 fn hash(text: &str) -> String {

@@ -9,9 +9,9 @@ use super::invitation::Invitation;
 use super::job::{Job, JobConnection, JobFilterArguments, jobs};
 use super::node::Node;
 use super::pipeline::{Pipeline, PipelineConnection, pipelines};
-use super::scalars;
 use super::scalars::id as read_id;
 use super::workspace::{Workspace, WorkspaceConnection, workspaces};
+use super::{loaders, scalars};
 use crate::model::{JobStatus, JobType};
 use crate::store::Store;
 
@@ -43,8 +43,7 @@ impl Query {
 
     /// The job with this id.
     async fn job(&self, ctx: &Context<'_>, #[graphql(desc = "The job's id.")] id: ID) -> Result<Option<Job>> {
-        let id = read_id("id", &id)?;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
+        Ok(loaders::job(ctx, read_id("id", &id)?).await?.map(Job))
     }
 
     /// Jobs, newest first: those that meet every condition. NOT_FOUND if there is no such workspace or pipeline.
@@ -74,8 +73,7 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(desc = "The workspace's id.")] id: ID,
     ) -> Result<Option<Workspace>> {
-        let id = read_id("id", &id)?;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.workspace(id).boxed()).await?.map(Workspace))
+        Ok(loaders::find_workspace(ctx, read_id("id", &id)?).await?.map(Workspace))
     }
 
     /// All workspaces, newest first.
@@ -97,8 +95,7 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(desc = "The pipeline's id.")] id: ID,
     ) -> Result<Option<Pipeline>> {
-        let id = read_id("id", &id)?;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.pipeline(id).boxed()).await?.map(Pipeline))
+        Ok(loaders::pipeline(ctx, read_id("id", &id)?).await?.map(Pipeline))
     }
 
     /// A workspace's pipelines, newest first. NOT_FOUND if there is no such workspace.

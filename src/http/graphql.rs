@@ -36,7 +36,13 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let mut response = match answer(&http, request, caller, media_type).await {
         Ok(response) => response,
-        Err(Refused(status, message)) => refusal(status, &message),
+        Err(NotGraphQl(status, message)) => {
+            let mut response = refusal(status, &message);
+            if media_type == MediaType::GraphqlResponse {
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type.name()));
+            }
+            response
+        }
     };
     if method == Method::GET && response.status() == StatusCode::OK && response.headers().contains_key(header::ETAG) {
         let headers = response.headers_mut();
@@ -52,15 +58,15 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
     response
 }
 
-/// A request that is not carried out.
-struct Refused(StatusCode, String);
+/// A request that is not carried out, for it is wrong as HTTP.
+struct NotGraphQl(StatusCode, String);
 
-async fn answer(http: &Http, request: Request, caller: Caller, media_type: MediaType) -> Result<Response, Refused> {
+async fn answer(http: &Http, request: Request, caller: Caller, media_type: MediaType) -> Result<Response, NotGraphQl> {
     let over_get = request.method() == Method::GET;
     let operation = match *request.method() {
         Method::GET => from_query_string(&request)?,
         Method::POST => from_body(request, &http.bounds).await?,
-        _ => return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Use POST, or GET for queries.".to_owned())),
+        _ => return Err(NotGraphQl(StatusCode::METHOD_NOT_ALLOWED, "Use POST, or GET for queries.".to_owned())),
     };
     let prepared = match http.api.prepare(operation, caller) {
         Ok(prepared) => prepared,
@@ -68,29 +74,32 @@ async fn answer(http: &Http, request: Request, caller: Caller, media_type: Media
         Err(refusal) => return Ok(reply(Answer::Refused(refusal), media_type, over_get)),
     };
     if prepared.kind() == OperationType::Mutation && over_get {
-        return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "Mutations are not carried out over GET.".to_owned()));
+        return Err(NotGraphQl(StatusCode::METHOD_NOT_ALLOWED, "Mutations are not carried out over GET.".to_owned()));
     }
     if media_type == MediaType::EventStream {
         return Ok(sse::begin(http, prepared));
     }
     if prepared.kind() == OperationType::Subscription {
         let message = "Subscriptions are served over WebSocket, and to clients that accept text/event-stream.";
-        return Err(Refused(StatusCode::BAD_REQUEST, message.to_owned()));
+        return Err(NotGraphQl(StatusCode::BAD_REQUEST, message.to_owned()));
     }
     Ok(reply(http.api.execute(prepared).await, media_type, over_get))
 }
 
-async fn from_body(request: Request, bounds: &Bounds) -> Result<Operation, Refused> {
+async fn from_body(request: Request, bounds: &Bounds) -> Result<Operation, NotGraphQl> {
     let content_type = text(request.headers(), header::CONTENT_TYPE).unwrap_or_default();
     // Anything else a page of another site could send without being asked.
     if !content_type.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case(JSON)) {
-        return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("The content type of a request is {JSON}.")));
+        return Err(NotGraphQl(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("The content type of a request is {JSON}."),
+        ));
     }
     let most_bytes = bounds.max_request_bytes;
     let body = timeout(bounds.client_timeout, to_bytes(request.into_body(), most_bytes))
         .await
-        .map_err(|_| Refused(StatusCode::REQUEST_TIMEOUT, "The body does not come.".to_owned()))?
-        .map_err(|_| Refused(StatusCode::PAYLOAD_TOO_LARGE, format!("A request has at most {most_bytes} bytes.")))?;
+        .map_err(|_| NotGraphQl(StatusCode::REQUEST_TIMEOUT, "The body does not come.".to_owned()))?
+        .map_err(|_| NotGraphQl(StatusCode::PAYLOAD_TOO_LARGE, format!("A request has at most {most_bytes} bytes.")))?;
     Operation::from_json(&body).map_err(bad)
 }
 
@@ -104,7 +113,7 @@ struct Parameters {
     document_id: Option<String>,
 }
 
-fn from_query_string(request: &Request) -> Result<Operation, Refused> {
+fn from_query_string(request: &Request) -> Result<Operation, NotGraphQl> {
     let Query(parameters) = Query::<Parameters>::try_from_uri(request.uri()).map_err(|error| bad(error.to_string()))?;
     let json = |name: &str, text: Option<String>| match text.filter(|text| !text.is_empty() && text != "null") {
         Some(text) => RawValue::from_string(text.trim().to_owned())
@@ -113,7 +122,7 @@ fn from_query_string(request: &Request) -> Result<Operation, Refused> {
         None => Ok(None),
     };
     let operation = Operation {
-        query: parameters.query,
+        query: parameters.query.filter(|query| !query.is_empty()),
         operation_name: parameters.operation_name.filter(|name| !name.is_empty()),
         variables: json("variables", parameters.variables)?,
         extensions: json("extensions", parameters.extensions)?,
@@ -122,8 +131,8 @@ fn from_query_string(request: &Request) -> Result<Operation, Refused> {
     operation.checked().map_err(bad)
 }
 
-fn bad(message: String) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message)
+fn bad(message: String) -> NotGraphQl {
+    NotGraphQl(StatusCode::BAD_REQUEST, message)
 }
 
 fn reply(answer: Answer, media_type: MediaType, with_tag: bool) -> Response {

@@ -5,7 +5,7 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
@@ -21,6 +21,8 @@ use crate::store::{Enough, Store};
 
 const NDJSON: &str = "application/x-ndjson";
 const PLAIN: &str = "text/plain; charset=utf-8";
+/// What a job has printed is text, whatever it looks like to a browser.
+const NOT_GUESSED: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 /// How much is read at once.
 const ENOUGH: Enough = Enough { lines: 20_000, bytes: 256 * 1024 };
 
@@ -71,8 +73,8 @@ pub(super) async fn handle(
         Err(error) => return failure(error),
     };
     if !wanted.follow {
-        let stored = stored(http.store, job, wanted.from).map_ok(move |lines| as_bytes(&lines));
-        return (content_type, Body::from_stream(stored)).into_response();
+        let stored = stored(http.store, job, wanted.from).map_ok(move |lines| as_bytes(&lines)).inspect_err(broken_off);
+        return (content_type, NOT_GUESSED, Body::from_stream(stored)).into_response();
     }
     let place = match http.take_place() {
         Ok(place) => (place, http.metrics.log_followed()),
@@ -83,8 +85,9 @@ pub(super) async fn handle(
         let _held_while_it_streams = &place;
         as_bytes(&lines)
     });
+    let lines = lines.inspect_err(broken_off);
     let as_it_comes = [UNBUFFERED, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    (content_type, as_it_comes, Extension(Followed), Body::from_stream(lines)).into_response()
+    (content_type, NOT_GUESSED, as_it_comes, Extension(Followed), Body::from_stream(lines)).into_response()
 }
 
 /// What is asked for.
@@ -160,10 +163,17 @@ fn followed(
                     () = closing.cancelled() => false,
                 };
                 if !goes_on {
-                    Err(Error::unavailable("the server ends"))?;
+                    Err(Error::not_found("server", "any more"))?;
                 }
             }
         }
+    }
+}
+
+/// The client sees only that the body is not whole.
+fn broken_off(error: &Error) {
+    if let Some(detail) = error.detail() {
+        tracing::error!(code = error.code(), ?detail, "a log could not be sent to its end");
     }
 }
 

@@ -26,7 +26,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version
 use axum::middleware;
 use axum::routing::{any, get};
 use axum::serve::ListenerExt;
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,11 +96,15 @@ impl Http {
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         let Lifecycle { closing, sockets, .. } = self.lifecycle.clone();
         let patience = u32::try_from(self.bounds.client_timeout.as_millis()).unwrap_or(u32::MAX);
+        let ping_interval = self.bounds.ping_interval.max(Duration::from_secs(1));
         let listener = listener.tap_io(move |connection| {
             // Every message is whole when it is sent; to hold it back for more costs 40 ms.
             let _ = connection.set_nodelay(true);
-            // A client that is gone without a word, or does not read, is dropped, whatever it was sent.
-            let _ = set_tcp_user_timeout(connection, patience);
+            // A client that does not read, or is gone without a word, is dropped: also one that there is nothing to tell.
+            let _ = set_tcp_user_timeout(&*connection, patience);
+            let _ = set_socket_keepalive(&*connection, true);
+            let _ = set_tcp_keepidle(&*connection, ping_interval);
+            let _ = set_tcp_keepintvl(&*connection, ping_interval);
         });
         let server = axum::serve(listener, self.router()).with_graceful_shutdown(closing.clone().cancelled_owned());
         let closed = async {

@@ -59,10 +59,9 @@ pub(super) async fn no_such_page(uri: Uri) -> Response {
     failure(Error::not_found("page", uri.path()))
 }
 
-/// The answer to a request whose handler panicked. The panic itself is logged where it happens.
+/// The answer to a request whose handler panicked.
 pub(super) fn after_panic(panic: Box<dyn Any + Send>) -> Response {
-    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    failure(Error::internal(format!("a request panicked: {}", message.unwrap_or("no message"))))
+    failure(Error::after_panic("a request", &*panic))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the server counts of itself, and how Prometheus reads it.
 //!
 //! Whoever does something tells [`Metrics`] what has happened (`metrics.job_ended(&job)`); which families that moves, and under which
-//! labels, is decided here, a subject to each file. A label's value is always one of an enum (`labels`), so no client can make new
-//! series. What is counted often has its handle looked up beforehand: counting is then an atomic add.
+//! labels, is decided here, a subject to each file. A label's value is one of an enum (`labels`), a route of the router or a status, so no client can make
+//! new series. What is counted often has its handle looked up beforehand: counting is then an atomic add.
 //!
 //! What is not counted but is so at a moment, such as the length of the queue, is read when somebody asks (`present`). Names follow the
 //! conventions of Prometheus, the text is that of OpenMetrics.

@@ -15,7 +15,7 @@ use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::model::SupervisorIdentity;
-use crate::processes::Process;
+use crate::processes::{self, Process};
 use crate::supervisor::protocol::{Command, Order, Report};
 
 /// How long a supervisor may take to read an order: it has nothing else to do.
@@ -42,6 +42,7 @@ impl Holder {
         let process = tokio::process::Command::new("/proc/self/exe")
             .arg0("jobstream")
             .arg("supervise")
+            .args(processes::open_files_of_jobs().map(|it| format!("--open-files={it}")))
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -12,20 +12,31 @@ pub enum Scope {
     Logs,
 }
 
-/// A count of commits. It is raised after a commit and before anybody is told of it: what was read when it was the same as now is
-/// what would be read now, as far as anybody can know.
+/// How often commits have begun and ended. What was read while a settled revision stood is what would be read at any moment at which it
+/// stands: nothing has been committed since, and nobody can have seen what is being committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
-    /// Of commits that may have changed anything.
-    pub everything: u64,
-    /// Of those that only added to logs.
-    pub logs: u64,
+    everything: u64,
+    logs: u64,
+}
+
+impl Revision {
+    /// Whether nothing of these is being committed: from the beginning of a commit on, some may see it and others not yet.
+    pub fn is_settled(self, with_logs: bool) -> bool {
+        self.everything.is_multiple_of(2) && (!with_logs || self.logs.is_multiple_of(2))
+    }
+
+    /// Whether nothing of these has been committed between the two.
+    pub fn is_same(self, other: Self, with_logs: bool) -> bool {
+        self.everything == other.everything && (!with_logs || self.logs == other.logs)
+    }
 }
 
 /// Counts commits. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Revisions(Arc<Counts>);
 
+/// Odd while something is being committed.
 #[derive(Debug, Default)]
 struct Counts {
     everything: AtomicU64,
@@ -33,13 +44,14 @@ struct Counts {
 }
 
 impl Revisions {
-    /// Counts a commit.
-    pub(super) fn count(&self, scope: Scope) {
-        let count = match scope {
-            Scope::Everything => &self.0.everything,
-            Scope::Logs => &self.0.logs,
-        };
-        count.fetch_add(1, Ordering::SeqCst);
+    /// A commit begins or ends that may change these. It has to be told before it begins, and, after it has ended in whatever way,
+    /// before anybody hears of that.
+    pub(super) fn turn(&self, scopes: &[Scope]) {
+        for (scope, count) in [(Scope::Everything, &self.0.everything), (Scope::Logs, &self.0.logs)] {
+            if scopes.contains(&scope) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
     }
 
     /// The counts as they are.

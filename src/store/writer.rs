@@ -115,12 +115,13 @@ fn commit_together(conn: &mut Conn, revisions: &Revisions, units: Vec<Box<dyn Un
             return commit_together(conn, revisions, units.collect());
         }
     }
+    let scopes: Vec<Scope> = done.iter().map(|unit| unit.scope()).collect();
+    revisions.turn(&scopes);
     let committed = conn.control("COMMIT");
     if committed.is_err() {
         let _ = conn.control("ROLLBACK");
     }
-    // Before anybody is told: who has been told finds it counted.
-    done.iter().for_each(|unit| revisions.count(unit.scope()));
+    revisions.turn(&scopes);
     answer_all(done, &committed);
 }
 

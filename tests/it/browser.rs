@@ -94,6 +94,15 @@ async fn play(server: &TestServer, scenario: &str) {
     assert!(output.status.success(), "{scenario}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_type_checked() {
+    let Some(browser) = tokio::task::spawn_blocking(browser).await.expect("a browser") else { return };
+    let mut npm = tokio::process::Command::new("npm");
+    let checked = npm.args(["run", "--silent", "check"]).current_dir(&browser.directory).stdin(Stdio::null()).output();
+    let checked = checked.await.expect("npm");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
 async fn page(server: &TestServer) -> String {
     let answer = server.http().get(server.url("/")).send().await.expect("an answer");
     answer.text().await.expect("text")

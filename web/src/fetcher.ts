@@ -17,9 +17,10 @@ type OnRefusal = (message: string | undefined) => void;
 export function createFetcher(token: string, onRefusal: OnRefusal): Fetcher {
   return (params, options) => {
     const operation = operationOf(params);
-    const headers = headersOf(token, options?.headers);
+    let headers: Headers;
     let request: FetcherParams;
     try {
+      headers = headersOf(token, options?.headers);
       request = {
         ...params,
         operationName: operation?.name?.value,
