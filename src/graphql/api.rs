@@ -13,6 +13,7 @@ use async_stream::stream;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, Stream};
 
+use super::allowance::LogAllowance;
 use super::cache::Answers;
 use super::errors;
 use super::job::JobConnection;
@@ -34,9 +35,6 @@ use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::metrics::{self, Metrics, Open};
 use crate::store::{Revision, Store};
-
-/// How many bytes of logs a query may read before it gets only the beginnings, or ends, of more.
-const LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// What the API allows.
 #[derive(Debug, Clone, clap::Args)]
@@ -211,7 +209,8 @@ impl Api {
         if kind == OperationType::Query {
             self.metrics.answer_looked_up(false);
         }
-        let request = plan::request(&key, document, variables).data(Loaders::new(&self.store, LOG_BYTES));
+        let request = plan::request(&key, document, variables);
+        let request = request.data(Loaders::new(&self.store)).data(LogAllowance::default());
         let response = match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
             Ok(response) => finished(response, &order),
             Err(panic) => {
@@ -286,8 +285,8 @@ impl Api {
 
     /// Carries out a subscription, telling its progress.
     fn steps(&self, plan: &Arc<Plan>, progress: &Progress) -> BoxStream<'static, Step> {
-        // What bounds the logs of one answer would run out over many events.
-        let request = plan.request().data(Loaders::new(&self.store, usize::MAX)).data(progress.clone());
+        let allowance = LogAllowance::default();
+        let request = plan.request().data(Loaders::new(&self.store)).data(progress.clone()).data(allowance.clone());
         let responses = AssertUnwindSafe(Executor::execute_stream(&self.schema, request, None)).catch_unwind();
         let (plan, progress) = (Arc::clone(plan), progress.clone());
         let steps = responses.map(move |response| {
@@ -295,6 +294,7 @@ impl Api {
                 Ok(response) => Answer::of(&finished(response, &plan.order), true),
                 Err(panic) => panicked(&*panic),
             };
+            allowance.renew();
             let (after, to) = progress.newest();
             Step { after, to, answer }
         });

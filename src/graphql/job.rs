@@ -97,7 +97,7 @@ impl Job {
     }
 
     /// Lines of its log: 1,000 from the beginning, unless the arguments say otherwise. At most 10,000 lines or 1 MiB of text,
-    /// whichever comes first (64 KiB for logs beyond the 32nd that a request asks for); `nextSequence` is where to go on.
+    /// whichever comes first (64 KiB for logs beyond the 32nd of an answer, which brings at most 512); `nextSequence` is where to go on.
     #[graphql(complexity = "log::complexity(first, last, child_complexity)")]
     async fn logs(
         &self,

@@ -3,8 +3,6 @@
 //!
 //! Loaders are made anew for each request, so that nothing is shared between requests, and nothing is stale in a long one.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use async_graphql::Context;
 use futures_util::FutureExt;
 
@@ -23,13 +21,10 @@ pub(super) struct Loaders {
     pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Pipeline>>,
     pipeline_counts: Batches<WorkspaceId, i64>,
     logs: Batches<(JobId, LogRequest), (Job, LogLines)>,
-    /// How many bytes of logs may still be read without restraint.
-    log_bytes: AtomicUsize,
 }
 
 impl Loaders {
-    /// Of a request that may read so many bytes of logs without restraint.
-    pub(super) fn new(store: &Store, log_bytes: usize) -> Self {
+    pub(super) fn new(store: &Store) -> Self {
         Self {
             workspaces: Batches::new(store, |conn, ids| {
                 async move { Ok(conn.workspaces_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
@@ -70,7 +65,6 @@ impl Loaders {
                 }
                 .boxed()
             }),
-            log_bytes: log_bytes.into(),
             logs: Batches::new(store, |conn, requests| {
                 async move {
                     let found = conn.logs(&requests).await?;
@@ -132,13 +126,6 @@ pub(super) async fn pipelines(
 /// How many pipelines a workspace has.
 pub(super) async fn pipeline_count(ctx: &Context<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     Loaders::of(ctx).pipeline_counts.load(workspace).await?.ok_or_else(unanswered)
-}
-
-/// So many bytes of what the request may read of logs, if that is left.
-pub(super) fn take_log_bytes(ctx: &Context<'_>, bytes: usize) -> Option<usize> {
-    let left = &Loaders::of(ctx).log_bytes;
-    let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-    taken.is_ok().then_some(bytes)
 }
 
 /// Lines of a job's log, and the job at the moment at which they were read. [`Error::NotFound`] if it is not there.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_graphql::{Context, Object};
 use futures_util::FutureExt;
 
+use super::allowance::LogAllowance;
 use super::connection::product;
 use super::limits::Limits;
 use super::lines::Lines;
-use super::loaders;
 use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
 use crate::store::{Enough, Store};
@@ -18,9 +18,6 @@ pub(super) use crate::store::LogRequest;
 const DEFAULT_LINES: i32 = 1_000;
 /// No option allows more.
 const MOST_LINES: i32 = 10_000;
-const MOST_BYTES: usize = 1024 * 1024;
-/// How much of each log is read when a request has asked for many already.
-const FEWER_BYTES: usize = 64 * 1024;
 
 pub(super) struct JobLogs {
     lines: LogLines,
@@ -73,7 +70,7 @@ impl LogArguments {
         if !problems.is_empty() {
             return Err(Error::BadUserInput(problems));
         }
-        let bytes = loaders::take_log_bytes(ctx, MOST_BYTES).unwrap_or(FEWER_BYTES);
+        let bytes = ctx.data_unchecked::<LogAllowance>().take()?;
         let size = |lines: i32| Enough { lines: usize::try_from(lines).unwrap_or(0), bytes };
         Ok(match self.last {
             Some(last) => LogRequest::Last(size(last)),

@@ -2,6 +2,7 @@
 //!
 //! Types and resolvers here, rules in `jobs`, rows from `store`. The transports see only [`Api`].
 
+mod allowance;
 mod api;
 mod batch;
 mod cache;

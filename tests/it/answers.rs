@@ -66,6 +66,42 @@ async fn a_read_after_an_acknowledged_write_sees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_never_shows_less_than_one_before_it() {
+    let server = TestServer::with(&["--slots=0"]);
+    let count = "workspaces { totalCount }";
+    let over = tokio_util::sync::CancellationToken::new();
+    let readers: Vec<_> = (0..4)
+        .map(|reader| {
+            let (http, url, over) = (server.http().clone(), server.url("/graphql"), over.clone());
+            tokio::spawn(async move {
+                let mut last = 0;
+                for number in 0.. {
+                    // One that was never asked, and so is carried out, then one whose answer is kept.
+                    for query in [format!("query R{reader}x{number} {{ {count} }}"), format!("{{ {count} }}")] {
+                        let answer = http.post(&url).json(&json!({ "query": query })).send().await.expect("an answer");
+                        let answer: Value = answer.json().await.expect("JSON");
+                        let now = answer["data"]["workspaces"]["totalCount"].as_i64().expect("a number");
+                        assert!(now >= last, "it went back from {last} to {now}");
+                        last = now;
+                    }
+                    if over.is_cancelled() {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    for number in 1..=300 {
+        server.begin_workspace(&format!("W {number}")).await;
+    }
+    over.cancel();
+    for reader in readers {
+        reader.await.expect("no answer went back");
+    }
+    assert!(hits(&server).await > 0.0, "the cache was used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_jobs_end_and_its_lines_are_seen_as_soon_as_they_are_told() {
     let server = TestServer::start();
     let go = server.scratch().join("go");

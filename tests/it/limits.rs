@@ -160,7 +160,7 @@ async fn a_page_beyond_the_largest_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_asks_for_many_logs_gets_less_of_each() {
-    let server = TestServer::start();
+    let server = TestServer::with(&["--max-aliases=1000"]);
     let job = server.run_script(&format!("yes {} | head -n 20000", "x".repeat(199))).await;
     server.final_job(&job).await;
     let logs = (0..34).map(|n| format!("j{n}: job(id: $id) {{ logs(first: 10000) {{ nextSequence complete }} }} "));
@@ -171,6 +171,10 @@ async fn a_request_that_asks_for_many_logs_gets_less_of_each() {
     let (whole, less) = (1024 * 1024 / 199, 64 * 1024 / 199);
     assert_eq!((0..34).map(lines).filter(|it| *it == whole).count(), 32);
     assert_eq!((0..34).map(lines).filter(|it| *it == less).count(), 2);
+
+    let logs = (0..60).map(|n| format!("l{n}: logs(first: {}) {{ complete }} ", n + 1)).collect::<String>();
+    let jobs = (0..9).map(|n| format!("j{n}: job(id: $id) {{ {logs} }} ")).collect::<String>();
+    assert_eq!(server.code(&format!("query($id: ID!) {{ {jobs} }}"), json!({ "id": job })).await, "LIMIT_EXCEEDED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
