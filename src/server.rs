@@ -33,7 +33,7 @@ pub struct Server {
     told: Told,
     lifecycle: Lifecycle,
     shutdown: Shutdown,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
     runner: JoinHandle<Result<(), crate::error::Error>>,
     sweeper: JoinHandle<()>,
 }
@@ -123,7 +123,7 @@ impl Server {
         self.lifecycle.closing.cancel();
         let closed = self.http.await;
         ended?.map_err(|error| format!("{error:?}"))?;
-        closed??;
+        closed?;
         tracing::info!("ended");
         Ok(())
     }

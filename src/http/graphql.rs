@@ -24,7 +24,7 @@ pub(super) async fn handle(State(http): State<Http>, request: Request) -> Respon
     if websocket::is_upgrade(request.headers()) {
         let (mut parts, _) = request.into_parts();
         return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => websocket::accept(http, upgrade, caller),
+            Ok(upgrade) => websocket::accept(http, upgrade, caller, parts.extensions.remove()),
             Err(rejection) => refusal(rejection.status(), &rejection.body_text()),
         };
     }

@@ -11,6 +11,7 @@ mod connections;
 mod graphiql;
 mod graphql;
 mod health;
+mod listener;
 mod logs;
 mod metrics;
 mod reply;
@@ -25,8 +26,6 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware;
 use axum::routing::{any, get};
-use axum::serve::ListenerExt;
-use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -93,33 +92,21 @@ impl Http {
     }
 
     /// Serves until `closing`, then closes what is open. Clients that do not read do not hold it up.
-    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
+    pub async fn serve(self, listener: TcpListener) {
         let Lifecycle { closing, sockets, .. } = self.lifecycle.clone();
-        let patience = u32::try_from(self.bounds.client_timeout.as_millis()).unwrap_or(u32::MAX);
-        let ping_interval = self.bounds.ping_interval.max(Duration::from_secs(1));
-        let listener = listener.tap_io(move |connection| {
-            // Every message is whole when it is sent; to hold it back for more costs 40 ms.
-            let _ = connection.set_nodelay(true);
-            // A client that does not read, or is gone without a word, is dropped: also one that there is nothing to tell.
-            let _ = set_tcp_user_timeout(&*connection, patience);
-            let _ = set_socket_keepalive(&*connection, true);
-            let _ = set_tcp_keepidle(&*connection, ping_interval);
-            let _ = set_tcp_keepintvl(&*connection, ping_interval);
-        });
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(closing.clone().cancelled_owned());
+        let bounds = self.bounds.clone();
         let closed = async {
-            let served = server.await;
+            listener::serve(listener, self.router(), &bounds, closing.clone()).await;
             sockets.close();
             sockets.wait().await;
-            served
         };
         let patience = async {
             closing.cancelled().await;
             tokio::time::sleep(CLOSING).await;
         };
         tokio::select! {
-            served = closed => served,
-            () = patience => Ok(()),
+            () = closed => {}
+            () = patience => {}
         }
     }
 

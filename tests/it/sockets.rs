@@ -200,3 +200,38 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     within(connection.read_exact(&mut answer)).await.expect("an answer");
     assert_eq!(answer, b"HTTP/1.1 408");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_are_closed_and_keep_nobody_out() {
+    let server = TestServer::wrapped(
+        |_| ["sh", "-c", "ulimit -n 200; exec \"$@\"", "sh"].map(str::to_owned).to_vec(),
+        &["--client-timeout=1"],
+    );
+    let mut silent = Vec::new();
+    for number in 0..400 {
+        let mut connection = TcpStream::connect(server.address()).await.expect("a connection");
+        if number % 2 == 0 {
+            connection.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.expect("half a request");
+        }
+        silent.push(connection);
+    }
+    // Files and processes are left for jobs meanwhile; and then there is room again.
+    let job = server.run_script("ulimit -Sn").await;
+    server.final_job(&job).await;
+    assert_eq!(server.log_text(&job).await, "200\n");
+    for mut connection in silent {
+        let mut rest = Vec::new();
+        let _ = within(connection.read_to_end(&mut rest)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_may_have_as_many_files_open_as_the_server_when_it_was_started() {
+    let server = TestServer::wrapped(
+        |_| ["sh", "-c", "ulimit -Sn 321; exec \"$@\"", "sh"].map(str::to_owned).to_vec(),
+        &["--client-timeout=1"],
+    );
+    let job = server.run_script("ulimit -Sn").await;
+    server.final_job(&job).await;
+    assert_eq!(server.log_text(&job).await, "321\n");
+}

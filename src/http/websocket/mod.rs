@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite;
 use self::message::{ACK, Envelope, Init, PONG, Said};
 use super::Http;
 use super::access::text;
+use super::listener::Accepted;
 use super::reply::{failure, refusal};
 use crate::error::Error;
 use crate::graphql::{Answer, Caller, Operation};
@@ -43,7 +44,12 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Answers the handshake of a client that has said who it is already, or has yet to.
-pub(super) fn accept(http: Http, upgrade: WebSocketUpgrade, caller: Option<Caller>) -> Response {
+pub(super) fn accept(
+    http: Http,
+    upgrade: WebSocketUpgrade,
+    caller: Option<Caller>,
+    accepted: Option<Accepted>,
+) -> Response {
     let upgrade = upgrade
         .protocols([PROTOCOL])
         .max_message_size(http.bounds.max_request_bytes)
@@ -64,7 +70,7 @@ pub(super) fn accept(http: Http, upgrade: WebSocketUpgrade, caller: Option<Calle
     let sockets = http.lifecycle.sockets.clone();
     upgrade.on_upgrade(move |socket| {
         sockets.track_future(async move {
-            let _place = place;
+            let _places = (place, accepted);
             Connection::new(http, socket, caller).run().await;
         })
     })
