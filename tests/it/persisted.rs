@@ -36,7 +36,7 @@ async fn a_document_that_was_sent_with_its_hash_is_known_by_it() {
     let named = json!({ "extensions": by_hash(&HASH.to_uppercase()), "variables": { "first": 1 } });
     assert_eq!(post(&server, named).await, expected);
 
-    // Over GET too, as clients do for the sake of caches; and over a WebSocket.
+    // Over GET too, as clients do for the sake of caches.
     let url = format!("/graphql?extensions={}", urlencoded(&by_hash(HASH).to_string()));
     let over_get = server.http().get(server.url(&url)).send().await.expect("an answer");
     assert_eq!(over_get.json::<Value>().await.expect("JSON"), expected);
@@ -91,6 +91,20 @@ async fn with_a_list_nothing_else_is_carried_out() {
     ] {
         assert_eq!(code(&post(&server, other.clone()).await), expected, "{other}");
     }
+    for (name, body) in [
+        (
+            "operationName",
+            json!({ "query": format!("{QUERY} query Other {{ __typename }}"), "operationName": "Names" }),
+        ),
+        ("an event stream", json!({ "query": "{ __typename }" })),
+    ] {
+        let request = server.http().post(server.url("/graphql")).header("accept", "text/event-stream").json(&body);
+        let events = request.send().await.expect("an answer").text().await.expect("events");
+        assert!(events.contains("FORBIDDEN"), "{name}: {events}");
+    }
+    let mut wire = server.ready_wire().await;
+    wire.say(json!({ "id": "1", "type": "subscribe", "payload": { "documentId": "names" } })).await;
+    assert_eq!(wire.hear().await["payload"], expected, "by its id, over a WebSocket");
     let mut client = server.client().await;
     let refused = client.request("{ __typename }", json!({})).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("FORBIDDEN")));
