@@ -41,13 +41,14 @@ fn prepare() -> Result<Browser, String> {
     on_path("npm").ok_or("There is no npm here.")?;
     let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("web");
-    std::fs::create_dir_all(directory.join("test")).expect("a directory");
+    std::fs::create_dir_all(&directory).expect("a directory");
     let lock = std::fs::read(web.join("package-lock.json")).expect("the lock file");
     // What is installed stays until other versions are wanted; npm writes this file only when all is there.
     let is_installed = directory.join("node_modules/.package-lock.json").exists()
         && std::fs::read(directory.join("package-lock.json")).is_ok_and(|installed| installed == lock);
-    for file in [".npmrc", "package.json", "package-lock.json", "test/graphiql.mjs"] {
-        std::fs::copy(web.join(file), directory.join(file)).expect("a copy");
+    for source in [".npmrc", "package.json", "package-lock.json", "tsconfig.json", "src", "test"] {
+        let copied = Command::new("cp").arg("-R").arg(web.join(source)).arg(&directory).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{source} cannot be copied");
     }
     if !is_installed {
         let npm =
