@@ -3,10 +3,48 @@
 //! [`Error`] is the one error type at the edge. Its `Display` is safe for a client; what is not safe
 //! stays in its [`source`](std::error::Error::source) and goes to the server's log, once, where it is answered.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-/// A detail that only the server's log may show.
-pub type Detail = Arc<dyn std::error::Error + Send + Sync>;
+use uuid::Uuid;
+
+/// A detail that only the server's log may show. Clones are the same failure, which is logged once however many requests it meets.
+#[derive(Clone)]
+pub struct Detail(Arc<Failure>);
+
+struct Failure {
+    cause: Box<dyn std::error::Error + Send + Sync>,
+    logged_as: OnceLock<Uuid>,
+}
+
+impl Detail {
+    fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(Arc::new(Failure { cause: cause.into(), logged_as: OnceLock::new() }))
+    }
+
+    /// The id under which the log has it, for a client that is told of it. Whoever asks first has it logged.
+    pub fn logged_as(&self, code: &str) -> Uuid {
+        *self.0.logged_as.get_or_init(|| {
+            let request_id = Uuid::new_v4();
+            tracing::error!(%request_id, code, detail = ?self, "a request failed");
+            request_id
+        })
+    }
+}
+
+impl fmt::Debug for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.cause.fmt(f)
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.cause)
+    }
+}
+
+impl std::error::Error for Detail {}
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -106,7 +144,7 @@ impl Error {
 
     /// A fault of the server's own, with what only its log may show.
     pub fn internal(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Internal(detail.into().into())
+        Self::Internal(Detail::new(detail))
     }
 
     /// What has become of something that panicked.
@@ -118,7 +156,7 @@ impl Error {
 
     /// The database is away or full, with what only the server's log may show.
     pub fn unavailable(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unavailable(detail.into().into())
+        Self::Unavailable(Detail::new(detail))
     }
 
     /// The code that clients tell errors apart by: `extensions.code`.

@@ -1,12 +1,15 @@
 //! Errors as clients see them: a message, and `extensions.code`. The one place where they are turned into GraphQL.
 
 use async_graphql::{ErrorExtensionValues, PathSegment, Response, ServerError};
-use uuid::Uuid;
 
 use crate::error::{Error, Problem};
 
 impl From<Error> for async_graphql::Error {
     fn from(error: Error) -> Self {
+        let error = match error {
+            Error::Stale => Error::internal("a write of a request expected another state"),
+            error => error,
+        };
         let mut extensions = ErrorExtensionValues::default();
         extensions.set("code", error.code());
         match &error {
@@ -16,10 +19,8 @@ impl From<Error> for async_graphql::Error {
                 }
             }
             Error::PipelineBusy { job_id } => extensions.set("jobId", job_id.as_str()),
-            Error::Internal(_) | Error::Stale | Error::Unavailable(_) => {
-                let request_id = Uuid::new_v4().to_string();
-                tracing::error!(%request_id, code = error.code(), detail = ?error.detail(), "a request failed");
-                extensions.set("requestId", request_id);
+            Error::Internal(detail) | Error::Unavailable(detail) => {
+                extensions.set("requestId", detail.logged_as(error.code()).to_string());
             }
             _ => {}
         }

@@ -173,7 +173,7 @@ fn followed(
 /// The client sees only that the body is not whole.
 fn broken_off(error: &Error) {
     if let Some(detail) = error.detail() {
-        tracing::error!(code = error.code(), ?detail, "a log could not be sent to its end");
+        detail.logged_as(error.code());
     }
 }
 
