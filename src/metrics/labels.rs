@@ -76,7 +76,7 @@ label! {
         Mutation = "mutation",
         /// A subscription.
         Subscription = "subscription",
-        /// Its document could not be read, or names no operation.
+        /// It was refused before that could be told.
         Unknown = "unknown",
     }
 }

@@ -23,7 +23,7 @@ pub struct Present {
 pub struct Queue {
     /// How many there are of each type and status; those of which there are none may be missing.
     pub active: Vec<(JobType, JobStatus, i64)>,
-    /// How long the oldest job that may start has been waiting for a slot.
+    /// How long ago the oldest job that may start was queued, or its wait before another try was over.
     pub oldest_startable: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ impl Queue {
         constant(
             registry,
             "jobstream_queue_oldest_age_seconds",
-            "How long the oldest job that may start has been waiting for a slot: 0 if none may",
+            "How long ago the oldest job that may start was queued, or its wait before another try was over: 0 if none may",
             oldest,
         );
     }
