@@ -163,6 +163,7 @@ fn followed(
                     () = closing.cancelled() => false,
                 };
                 if !goes_on {
+                    // Whatever the error is, it breaks the body off; nobody is told this one.
                     Err(Error::not_found("server", "any more"))?;
                 }
             }
