@@ -87,7 +87,7 @@ impl Sweeper {
             self.store.write(move |conn| conn.remove_pipeline(pipeline).boxed()).await?;
         }
         let keep = self.keep_changes;
-        while self.store.write(move |conn| conn.forget_status_changes(keep, CHANGES).boxed()).await? {}
+        while self.store.write(move |conn| conn.forget_changes(keep, CHANGES).boxed()).await? {}
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::events::Rings;
 use crate::model::{
-    DefinitionId, Job, JobId, JobStatus, JobType, Pipeline, PipelineId, ResourceStatus, Timestamp, Workspace,
-    WorkspaceId,
+    CauseType, DefinitionId, Job, JobId, JobStatus, JobType, Pipeline, PipelineId, ResourceStatus, Timestamp,
+    Workspace, WorkspaceId,
 };
 use crate::store::Conn;
 
@@ -56,6 +56,10 @@ pub(super) fn new_job(
         previous_status: None,
         log_lines: 0,
         log_bytes: 0,
+        cause: CauseType::User,
+        cause_job: None,
+        cause_tick: None,
+        failure: None,
     }
 }
 

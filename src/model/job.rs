@@ -1,8 +1,13 @@
 //! Jobs and the changes of their status.
 
+use diesel::deserialize::FromSqlRow;
+use diesel::expression::AsExpression;
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::{DefinitionId, JobId, JobStatus, JobStopReason, JobType, PipelineId, ServerId, Timestamp, WorkspaceId};
+use super::{
+    CauseType, DefinitionId, JobId, JobStatus, JobStopReason, JobType, PipelineId, ServerId, Timestamp, WorkspaceId,
+};
 
 /// A job as it is stored. Its state is the fields from `status` on.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable, AsChangeset)]
@@ -64,6 +69,27 @@ pub struct Job {
     pub log_lines: i64,
     /// How many bytes of output its log has, over all attempts.
     pub log_bytes: i64,
+
+    /// Why it was queued.
+    pub cause: CauseType,
+    /// The job whose completion triggered it. It may be gone.
+    pub cause_job: Option<JobId>,
+    /// The tick of the schedule that it was queued for.
+    pub cause_tick: Option<Timestamp>,
+    /// Why it ended with ERROR.
+    pub failure: Option<Failure>,
+}
+
+/// Why a job ended with ERROR.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, AsExpression, FromSqlRow)]
+#[diesel(sql_type = diesel::sql_types::Text)]
+pub struct Failure {
+    /// One line for a person.
+    pub summary: String,
+    /// The plugin that failed, if one did.
+    pub plugin: Option<String>,
+    /// The number of the log line that says why.
+    pub line: Option<i64>,
 }
 
 /// What tells one supervisor process from every other that has been, or will be, on this machine.
@@ -104,8 +130,7 @@ impl Job {
 }
 
 /// One entry of the status stream.
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
-#[diesel(table_name = crate::store::schema::status_changes)]
+#[derive(Debug, Clone, PartialEq, Queryable)]
 pub struct StatusChange {
     /// Its place in the stream.
     pub position: i64,

@@ -11,9 +11,9 @@ mod time;
 mod workspace;
 
 pub use ids::{DefinitionId, Id, InvitationId, JobId, PipelineId, ServerId, WorkspaceId};
-pub use job::{Job, StatusChange, SupervisorIdentity};
+pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
-pub use names::{JobStatus, JobStopReason, JobType, LogStream, ResourceStatus};
+pub use names::{ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, ResourceStatus};
 pub use pipeline::{Definition, Pipeline, Property};
 pub use time::Timestamp;
 pub use workspace::{Invitation, Workspace};

@@ -80,6 +80,28 @@ named! {
 }
 
 named! {
+    /// Why a job was queued.
+    CauseType {
+        /// Somebody asked for it, or for what it belongs to.
+        User = "USER",
+        /// A tick of its pipeline's schedule came.
+        Schedule = "SCHEDULE",
+        /// A run of a pipeline that triggers its own was COMPLETE.
+        Trigger = "TRIGGER",
+    }
+}
+
+named! {
+    /// Which of the things that happen to pipelines somebody wants to hear of.
+    ActivityLevel {
+        /// Everything.
+        All = "ALL",
+        /// What went wrong: jobs that failed, and runs that were skipped.
+        Errors = "ERRORS",
+    }
+}
+
+named! {
     /// Where a log line comes from.
     LogStream {
         /// The job's standard output.

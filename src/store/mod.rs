@@ -4,6 +4,7 @@
 //! alone. What several tasks want to write at one moment shares one commit (`writer`). The store never calls up: it
 //! knows nothing of rules, channels or requests.
 
+mod changes;
 mod chunk;
 mod clock;
 mod conn;
@@ -19,7 +20,7 @@ mod readers;
 mod revision;
 pub(crate) mod schema;
 mod sqlite;
-mod status_changes;
+
 mod types;
 mod workspaces;
 mod writer;
@@ -32,6 +33,7 @@ use futures_util::future::BoxFuture;
 use crate::error::Error;
 use crate::metrics::{DatabaseOperation, DiskUsage, Metrics};
 
+pub use changes::ChangeFilter;
 pub use conn::Conn;
 pub use jobs::{JobFilter, JobPosition};
 pub use log_pages::{Enough, LogRequest};
@@ -39,7 +41,6 @@ pub use pages::{Page, PageRequest};
 pub use pipelines::PipelinePosition;
 pub use revision::{Revision, Scope};
 pub use sqlite::Synchronous;
-pub use status_changes::ChangeFilter;
 pub use types::{Instant, Uid};
 
 /// The database. Clones share it.

@@ -28,6 +28,7 @@ diesel::table! {
         status -> Text,
         definition -> Uid,
         deleted -> Nullable<Instant>,
+        next_run -> Nullable<Instant>,
     }
 }
 
@@ -86,6 +87,10 @@ diesel::table! {
         previous_status -> Nullable<Text>,
         log_lines -> BigInt,
         log_bytes -> BigInt,
+        cause -> Text,
+        cause_job -> Nullable<Uid>,
+        cause_tick -> Nullable<Instant>,
+        failure -> Nullable<Text>,
     }
 }
 
@@ -93,16 +98,17 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::types::{Instant, Uid};
 
-    status_changes (position) {
+    changes (position) {
         position -> BigInt,
-        job -> Uid,
         workspace -> Uid,
         pipeline -> Nullable<Uid>,
-        status -> Text,
+        job -> Nullable<Uid>,
+        status -> Nullable<Text>,
         previous_status -> Nullable<Text>,
-        attempt -> Integer,
+        attempt -> Nullable<Integer>,
         at -> Instant,
         deleted -> Bool,
+        skipped -> Nullable<Text>,
     }
 }
 
@@ -118,7 +124,88 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::Uid;
+
+    triggers (pipeline, source) {
+        pipeline -> Uid,
+        source -> Uid,
+        place -> Integer,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::{Instant, Uid};
+
+    data_components (id) {
+        id -> Uid,
+        workspace -> Uid,
+        created -> Instant,
+        last_modified -> Instant,
+        name -> Text,
+        plugin -> Text,
+        properties -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::Instant;
+
+    encryption_keys (fingerprint) {
+        fingerprint -> Text,
+        created -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::{Instant, Uid};
+
+    webhooks (id) {
+        id -> Uid,
+        workspace -> Uid,
+        pipeline -> Nullable<Uid>,
+        created -> Instant,
+        last_modified -> Instant,
+        url -> Text,
+        level -> Text,
+        secret -> Text,
+        last_success -> Nullable<Instant>,
+        last_failure -> Nullable<Instant>,
+        last_error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::{Instant, Uid};
+
+    deliveries (id) {
+        id -> Uid,
+        webhook -> Uid,
+        position -> BigInt,
+        created -> Instant,
+        attempt -> Integer,
+        not_before -> Instant,
+        body -> Text,
+    }
+}
+
 diesel::joinable!(pipelines -> definitions (definition));
 diesel::joinable!(invitations -> workspaces (workspace));
 diesel::joinable!(jobs -> workspaces (workspace));
-diesel::allow_tables_to_appear_in_same_query!(workspaces, pipelines, definitions, invitations, jobs);
+diesel::joinable!(deliveries -> webhooks (webhook));
+diesel::allow_tables_to_appear_in_same_query!(
+    workspaces,
+    pipelines,
+    definitions,
+    invitations,
+    jobs,
+    triggers,
+    data_components,
+    webhooks,
+    deliveries,
+);

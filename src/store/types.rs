@@ -8,7 +8,9 @@ use diesel::sql_types::{BigInt, Binary, SqlType, Text};
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
-use crate::model::{Id, JobStatus, JobStopReason, JobType, ResourceStatus, Timestamp};
+use crate::model::{
+    ActivityLevel, CauseType, Failure, Id, JobStatus, JobStopReason, JobType, ResourceStatus, Timestamp,
+};
 
 /// A UUID: its 16 bytes in SQLite.
 #[derive(Debug, Clone, Copy, Default, SqlType, QueryId)]
@@ -72,4 +74,25 @@ macro_rules! stored_as_name {
     )+ };
 }
 
-stored_as_name!(JobType, JobStatus, JobStopReason, ResourceStatus);
+stored_as_name!(JobType, JobStatus, JobStopReason, ResourceStatus, CauseType, ActivityLevel);
+
+/// Stores a structure of the model as JSON.
+macro_rules! stored_as_json {
+    ($($name:ident),+) => { $(
+        impl ToSql<Text, Sqlite> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+                out.set_value(serde_json::to_string(self)?);
+                Ok(IsNull::No)
+            }
+        }
+
+        impl FromSql<Text, Sqlite> for $name {
+            fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+                let json = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
+                Ok(serde_json::from_str(&json)?)
+            }
+        }
+    )+ };
+}
+
+stored_as_json!(Failure);

@@ -1,11 +1,11 @@
-//! The status stream.
+//! What happened: the stream of changes, of which the status stream is a part.
 
 use diesel::dsl::{exists, max, min};
 use diesel::prelude::*;
 
 use super::conn::Conn;
 use super::fragment::maybe;
-use super::schema::{jobs, status_changes};
+use super::schema::{changes, jobs};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
 
@@ -38,7 +38,7 @@ impl Conn {
         at: Timestamp,
         deleted: bool,
     ) -> Result<i64, Error> {
-        use status_changes as c;
+        use changes as c;
         let row = (
             c::job.eq(job.id),
             c::workspace.eq(job.workspace),
@@ -59,9 +59,9 @@ impl Conn {
         pipeline: Option<PipelineId>,
         at: Timestamp,
     ) -> Result<(), Error> {
+        use changes as c;
         use diesel::IntoSql;
         use diesel::sql_types::{Bool, Nullable, Text};
-        use status_changes as c;
         let deletions = jobs::table
             .filter(jobs::workspace.eq(workspace))
             .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
@@ -69,12 +69,12 @@ impl Conn {
             .filter(jobs::deleted.is_null())
             .order((jobs::created, jobs::id))
             .select((
-                jobs::id,
+                jobs::id.nullable(),
                 jobs::workspace,
                 jobs::pipeline,
-                jobs::status,
+                jobs::status.nullable(),
                 None::<JobStatus>.into_sql::<Nullable<Text>>(),
-                jobs::attempt,
+                jobs::attempt.nullable(),
                 at.into_sql::<super::Instant>(),
                 true.into_sql::<Bool>(),
             ));
@@ -92,22 +92,34 @@ impl Conn {
     ) -> Result<ChangePage, Error> {
         self.check_kept_after(after).await?;
         let end = self.last_change_position().await?;
-        let wanted = status_changes::table
-            .filter(status_changes::position.gt(after))
-            .filter(maybe(filter.workspace, |it| status_changes::workspace.eq(it)))
-            .filter(maybe(filter.pipeline, |it| status_changes::pipeline.eq(it)))
-            .filter(maybe(filter.job, |it| status_changes::job.eq(it)))
-            .order(status_changes::position)
+        let wanted = changes::table
+            .filter(changes::position.gt(after))
+            .filter(maybe(filter.workspace, |it| changes::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| changes::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| changes::job.eq(it)))
+            .filter(changes::status.is_not_null())
+            .select((
+                changes::position,
+                changes::job.assume_not_null(),
+                changes::workspace,
+                changes::pipeline,
+                changes::status.assume_not_null(),
+                changes::previous_status,
+                changes::attempt.assume_not_null(),
+                changes::at,
+                changes::deleted,
+            ))
+            .order(changes::position)
             .limit(at_most);
-        let changes: Vec<StatusChange> = self.all(wanted).await?;
-        let full = i64::try_from(changes.len()).is_ok_and(|read| read == at_most);
-        let read_to = changes.last().filter(|_| full).map_or(end, |last| last.position);
-        Ok(ChangePage { changes, read_to })
+        let found: Vec<StatusChange> = self.all(wanted).await?;
+        let full = i64::try_from(found.len()).is_ok_and(|read| read == at_most);
+        let read_to = found.last().filter(|_| full).map_or(end, |last| last.position);
+        Ok(ChangePage { changes: found, read_to })
     }
 
     /// The position of the newest change: 0 where there is none.
     pub async fn last_change_position(&mut self) -> Result<i64, Error> {
-        let last: Option<i64> = self.one(status_changes::table.select(max(status_changes::position))).await?;
+        let last: Option<i64> = self.one(changes::table.select(max(changes::position))).await?;
         Ok(last.unwrap_or(0))
     }
 
@@ -118,39 +130,39 @@ impl Conn {
 
     /// Whether this job was deleted by a change up to this position.
     pub async fn deleted_by(&mut self, job: JobId, position: i64) -> Result<bool, Error> {
-        let deletion = status_changes::table
-            .filter(status_changes::job.eq(job))
-            .filter(status_changes::deleted.eq(true))
-            .filter(status_changes::position.le(position));
+        let deletion = changes::table
+            .filter(changes::job.eq(job))
+            .filter(changes::deleted.eq(true))
+            .filter(changes::position.le(position));
         self.one(diesel::select(exists(deletion))).await
     }
 
     /// The position of the oldest change that is kept: 0 where there is none.
     async fn first_change_position(&mut self) -> Result<i64, Error> {
-        let first: Option<i64> = self.one(status_changes::table.select(min(status_changes::position))).await?;
+        let first: Option<i64> = self.one(changes::table.select(min(changes::position))).await?;
         Ok(first.unwrap_or(0))
     }
 
     /// Whether the stream holds any change that is wanted.
     pub async fn has_status_changes(&mut self, filter: ChangeFilter) -> Result<bool, Error> {
-        let wanted = status_changes::table
-            .filter(maybe(filter.workspace, |it| status_changes::workspace.eq(it)))
-            .filter(maybe(filter.pipeline, |it| status_changes::pipeline.eq(it)))
-            .filter(maybe(filter.job, |it| status_changes::job.eq(it)));
+        let wanted = changes::table
+            .filter(maybe(filter.workspace, |it| changes::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| changes::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| changes::job.eq(it)));
         self.one(diesel::select(exists(wanted))).await
     }
 
     /// Forgets changes beyond the newest `keep`, some at a time, and says whether there were any.
-    pub async fn forget_status_changes(&mut self, keep: i64, at_most: i64) -> Result<bool, Error> {
+    pub async fn forget_changes(&mut self, keep: i64, at_most: i64) -> Result<bool, Error> {
         let first = self.first_change_position().await?;
         let end = (self.last_change_position().await? - keep).min(first + at_most - 1);
-        let old = status_changes::table.filter(status_changes::position.le(end));
+        let old = changes::table.filter(changes::position.le(end));
         Ok(self.run(diesel::delete(old)).await? > 0)
     }
 
     /// The latest moment that is stored.
     pub async fn latest_instant(&mut self) -> Result<Option<Timestamp>, Error> {
-        let newest = status_changes::table.order(status_changes::position.desc()).select(status_changes::at);
+        let newest = changes::table.order(changes::position.desc()).select(changes::at);
         self.optional(newest.limit(1)).await
     }
 }
