@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use clap::{Args, Parser, Subcommand};
 
 use crate::graphql::Settings;
 use crate::http::{Access, Bounds, Token};
+use crate::jobs::{MissedTicks, Rules};
 use crate::runner::Limits;
 use crate::store::Synchronous;
+use crate::task::MeltanoOptions;
 
 const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, is given in \
     JOBSTREAM_TOKEN: 16 characters or more.";
@@ -104,6 +107,19 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_name = "MODE", value_enum, default_value_t = Synchronous::Normal)]
     pub sqlite_synchronous: Synchronous,
 
+    /// The time zone of schedules: a name of the IANA database, such as `Europe/Berlin`.
+    #[arg(long, env = "JOBSTREAM_TIME_ZONE", value_name = "NAME", default_value = "UTC")]
+    pub time_zone: Tz,
+
+    /// What becomes of the ticks of schedules that come while no server is up.
+    #[arg(long, env = "JOBSTREAM_MISSED_TICKS", value_name = "WHAT", value_enum, default_value_t = MissedTicks::Skip)]
+    pub missed_ticks: MissedTicks,
+
+    /// The file with the key that sensitive values are sealed with, in the data directory unless it is said here. It is made when it is not
+    /// there. Without it nobody can read them: keep a copy, away from the database.
+    #[arg(long, env = "JOBSTREAM_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
     /// Names by which clients may call the server, beside addresses and localhost: repeated, or separated by commas.
     #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
@@ -124,6 +140,10 @@ pub struct Options {
     /// What they may ask of it.
     #[command(flatten)]
     pub graphql: Settings,
+
+    /// What jobs load with.
+    #[command(flatten)]
+    pub meltano: MeltanoOptions,
 }
 
 /// Why the options cannot be used together.
@@ -155,6 +175,12 @@ impl Options {
             _ => {}
         }
         Ok(Access { token: token.map(Token::new), hosts: self.allow_host.clone(), origins: self.allow_origin.clone() })
+    }
+
+    /// What is said about jobs.
+    pub fn rules(&self) -> Rules {
+        let Self { retry_backoff, time_zone: zone, missed_ticks, .. } = *self;
+        Rules { retry_backoff, zone, missed_ticks }
     }
 
     /// What bounds a job.

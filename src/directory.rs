@@ -43,7 +43,7 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        for part in ["repositories", "tasks"] {
+        for part in ["meltano/pipelines", "meltano/state", "plugins", "repositories", "tasks"] {
             make(&path.join(part)).map_err(unusable)?;
         }
         Ok(Self { path: path.into(), _lock: Arc::new(lock) })
@@ -62,6 +62,21 @@ impl Directory {
     /// A workspace's git repository.
     pub fn repository(&self, workspace: WorkspaceId) -> PathBuf {
         self.path.join("repositories").join(workspace.to_string())
+    }
+
+    /// The key that sensitive values are sealed with, unless the operator keeps it elsewhere.
+    pub fn key(&self) -> PathBuf {
+        self.path.join("key")
+    }
+
+    /// The definitions of the operator's own data plugins.
+    pub fn plugins(&self) -> PathBuf {
+        self.path.join("plugins")
+    }
+
+    /// Meltano and what it needs: its own installation, and what it keeps for each pipeline.
+    pub fn meltano(&self) -> PathBuf {
+        self.path.join("meltano")
     }
 
     /// Where a system task finds what it is to do, and leaves what came of it.

@@ -114,6 +114,13 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// What is wrong at a path.
+    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
 fn summary(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(|it| format!("{}: {}", it.path, it.message)).collect();
     lines.join("; ")

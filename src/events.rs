@@ -21,6 +21,7 @@ pub struct Events {
 struct Bells {
     status: watch::Sender<()>,
     queue: watch::Sender<()>,
+    schedules: watch::Sender<()>,
     deletions: watch::Sender<()>,
     jobs: Mutex<HashMap<JobId, Watched>>,
 }
@@ -39,6 +40,8 @@ pub struct Rings {
     pub status: bool,
     /// A job may be startable that was not before.
     pub queue: bool,
+    /// A schedule has changed, and so may what comes next.
+    pub schedules: bool,
     /// Something was deleted and waits to be cleared away.
     pub deletions: bool,
     /// These jobs have changed: their log, their status, or what is wished of them.
@@ -88,6 +91,11 @@ impl Events {
         self.bell(&self.bells.queue)
     }
 
+    /// Rings when a schedule has changed.
+    pub fn schedules(&self) -> Bell {
+        self.bell(&self.bells.schedules)
+    }
+
     /// Rings when something waits to be cleared away.
     pub fn deletions(&self) -> Bell {
         self.bell(&self.bells.deletions)
@@ -109,6 +117,9 @@ impl Events {
         }
         if rings.queue {
             self.bells.queue.send_replace(());
+        }
+        if rings.schedules {
+            self.bells.schedules.send_replace(());
         }
         if rings.deletions {
             self.bells.deletions.send_replace(());

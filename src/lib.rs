@@ -42,6 +42,8 @@ pub mod demo;
 pub mod secret;
 pub mod server;
 
+mod catalogue;
+mod cipher;
 mod directory;
 mod error;
 mod events;
@@ -52,10 +54,12 @@ mod metrics;
 mod model;
 mod processes;
 mod runner;
+mod scheduler;
 mod store;
 mod supervisor;
 mod sweeper;
 mod task;
+mod yaml;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,13 +1,17 @@
 //! The whole server: what is started, in which order, and how it ends.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::catalogue::Catalogue;
+use crate::cipher::Cipher;
 use crate::config::Options;
 use crate::directory::Directory;
 use crate::events::Events;
@@ -16,6 +20,7 @@ use crate::http::{Access, Http, Lifecycle};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::runner::{Runner, Shutdown};
+use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::sweeper::Sweeper;
 
@@ -35,6 +40,7 @@ pub struct Server {
     shutdown: Shutdown,
     http: JoinHandle<()>,
     runner: JoinHandle<Result<(), crate::error::Error>>,
+    scheduler: JoinHandle<()>,
     sweeper: JoinHandle<()>,
 }
 
@@ -48,7 +54,12 @@ impl Server {
         let metrics = Metrics::default();
         let store = open_store(&directory, &options, &metrics).await?;
         let events = Events::default();
-        let jobs = Jobs::new(store.clone(), events.clone(), metrics.clone(), options.retry_backoff);
+        let catalogue = Catalogue::read(&directory.plugins())?;
+        let cipher = open_cipher(&store, &options.key_file.clone().unwrap_or_else(|| directory.key())).await?;
+        let jobs =
+            Jobs::new(store.clone(), events.clone(), metrics.clone(), catalogue.clone(), cipher, options.rules());
+        jobs.seal_what_is_not().await.map_err(explain)?;
+        jobs.begin_schedules().await.map_err(explain)?;
 
         let listener = TcpListener::bind(options.listen)
             .await
@@ -56,19 +67,22 @@ impl Server {
         let address = listener.local_addr()?;
         let lifecycle = Lifecycle::default();
         let settings = options.graphql.clone();
-        let api = Api::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), settings)?;
+        let api = Api::new(store.clone(), jobs.clone(), catalogue, events.clone(), metrics.clone(), settings)?;
         let bounds = options.bounds.clone();
         let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
         let http = tokio::spawn(http.serve(listener));
 
         let shutdown = Shutdown::default();
         let limits = options.limits();
-        let runner = Runner::new(jobs, events.clone(), directory.clone(), limits, shutdown.clone(), metrics.clone());
+        let meltano = options.meltano.found_in(directory.meltano());
+        let scheduler = tokio::spawn(Scheduler::new(jobs.clone(), events.clone()).run());
+        let runner =
+            Runner::new(jobs, events.clone(), directory.clone(), meltano, limits, shutdown.clone(), metrics.clone());
         let runner = tokio::spawn(runner.run(options.slots));
         let sweeper = Sweeper::new(store, events, directory, metrics, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
-        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, sweeper })
+        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, scheduler, sweeper })
     }
 
     /// Where it listens.
@@ -101,6 +115,7 @@ impl Server {
     pub async fn shut_down(mut self) -> Result<(), Failure> {
         tracing::info!(grace = ?self.options.shutdown_grace, "shutting down: waiting for running jobs");
         self.lifecycle.draining.cancel();
+        self.scheduler.abort();
         self.shutdown.drain();
         let drained = tokio::select! {
             drained = &mut self.runner => Some(drained),
@@ -129,13 +144,22 @@ impl Server {
     }
 }
 
+/// Why the database cannot be used, for whoever started the server.
+fn explain(error: crate::error::Error) -> Failure {
+    match error.detail() {
+        Some(detail) => format!("the database cannot be used: {detail}").into(),
+        None => format!("the database cannot be used: {error}").into(),
+    }
+}
+
+async fn open_cipher(store: &Store, key_file: &Path) -> Result<Cipher, Failure> {
+    let wanted = store.read(|conn| conn.encryption_key().boxed()).await.map_err(explain)?;
+    Ok(Cipher::open(key_file, wanted.as_deref())?)
+}
+
 async fn open_store(directory: &Directory, options: &Options, metrics: &Metrics) -> Result<Store, Failure> {
     let (path, synchronous, metrics) = (directory.database(), options.sqlite_synchronous, metrics.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open_sqlite(&path, synchronous, metrics)).await?;
-    let explain = |error: crate::error::Error| match error.detail() {
-        Some(detail) => format!("the database cannot be used: {detail}"),
-        None => format!("the database cannot be used: {error}"),
-    };
     let store = opened.map_err(explain)?;
     store.catch_up_clock().await.map_err(explain)?;
     Ok(store)

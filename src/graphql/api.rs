@@ -15,6 +15,7 @@ use futures_util::{FutureExt, Stream};
 
 use super::allowance::LogAllowance;
 use super::cache::Answers;
+use super::data_component::DataComponentConnection;
 use super::errors;
 use super::job::JobConnection;
 use super::limits::Limits;
@@ -30,6 +31,7 @@ use super::progress::Progress;
 use super::query::Query;
 use super::subscription::Subscription;
 use super::workspace::WorkspaceConnection;
+use crate::catalogue::Catalogue;
 use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::Jobs;
@@ -102,6 +104,7 @@ impl Api {
     pub fn new(
         store: Store,
         jobs: Jobs,
+        catalogue: Catalogue,
         events: Events,
         metrics: Metrics,
         settings: Settings,
@@ -110,6 +113,7 @@ impl Api {
         let mut schema = builder()
             .data(store.clone())
             .data(jobs)
+            .data(catalogue)
             .data(events)
             .data(Arc::clone(&limits))
             .limit_depth(limits.max_depth)
@@ -182,7 +186,8 @@ impl Api {
         if let Some(operation) = plan::wanted(&document, name) {
             plan::add_defaults(operation, &mut variables);
         }
-        Ok(Plan { key, kind, document, variables, order, reads_logs: size.reads_logs })
+        let (reads_logs, reads_clock) = (size.reads_logs, size.reads_clock);
+        Ok(Plan { key, kind, document, variables, order, reads_logs, reads_clock })
     }
 
     /// Carries out a query or mutation. A mutation is carried out to its end, also if the caller stops waiting.
@@ -204,7 +209,7 @@ impl Api {
             }
             What::Unknown(plan) => plan,
         };
-        let Plan { key, kind, document, variables, order, reads_logs } = *plan;
+        let Plan { key, kind, document, variables, order, reads_logs, reads_clock } = *plan;
         let type_ = type_of(kind);
         if kind == OperationType::Query {
             self.metrics.answer_looked_up(false);
@@ -224,6 +229,7 @@ impl Api {
         if let Answer::Result(json) = &answer
             && kind == OperationType::Query
             && response.errors.is_empty()
+            && !reads_clock
         {
             self.answers.keep(key, json.clone(), prepared.revision, reads_logs);
         }
@@ -353,6 +359,7 @@ pub fn sdl() -> String {
 fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     Schema::build(Query, Mutation, Subscription)
         .register_output_type::<super::node::Node>()
+        .override_output_type_description::<DataComponentConnection>("A page of data components.")
         .override_output_type_description::<JobConnection>("A page of jobs.")
         .override_output_type_description::<PipelineConnection>("A page of pipelines.")
         .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")

@@ -2,7 +2,7 @@
 //!
 //! An answer is kept with the store's revision at which its reading began, and given again while the revision is the same and nothing is
 //! being committed. So no read is answered from before a write that was acknowledged, or that anybody can have seen.
-//! What fields answer may depend on the operation, the caller and the store, and on nothing that changes by itself.
+//! What fields answer may depend on the operation, the caller and the store. An answer with one that changes by itself is not kept.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use async_graphql::{ID, InputObject, MaybeUndefined};
 
 use crate::jobs::{NewPipeline, PipelineChanges};
-use crate::model::{self, Definition};
+use crate::model::{self, Definition, PropertyValue};
 
 /// A workspace to be created.
 #[derive(InputObject)]
@@ -35,21 +35,24 @@ pub(super) struct DeleteWorkspaceInput {
     pub(super) id: ID,
 }
 
-/// A setting of a pipeline.
+/// A setting of a pipeline, or of a data component.
 #[derive(InputObject)]
 pub(super) struct PropertyInput {
-    /// `{datacomponent}.{setting}`. A job finds it in its environment: `tap-x.some-key` as TAP_X_SOME_KEY.
+    /// Of a pipeline, `{datacomponent}.{setting}`; of a data component, the name of the setting. A job finds it in its environment:
+    /// `tap-x.some-key` as TAP_X_SOME_KEY.
     name: String,
-    /// The value.
+    /// The value. Where the setting is not a text, as JSON has it.
     value: String,
-    /// Whether the value is sensitive: then it can be written but never read.
+    /// Whether the value is sensitive: then it can be written but never read. What the data plugin says so of is sensitive in any case.
     #[graphql(default = false)]
     sensitive: bool,
 }
 
 impl From<PropertyInput> for model::Property {
     fn from(input: PropertyInput) -> Self {
-        Self { name: input.name, value: input.value, sensitive: input.sensitive }
+        let value =
+            if input.sensitive { PropertyValue::Unsealed(input.value) } else { PropertyValue::Plain(input.value) };
+        Self { name: input.name, value }
     }
 }
 
@@ -68,7 +71,7 @@ pub(super) struct CreatePipelineInput {
     max_retries: Option<i32>,
     /// A Bash script that is run instead of the actions: at most 100 KiB.
     script: Option<String>,
-    /// The names of the plugins that it uses.
+    /// The names of the data components, or of the data plugins themselves, that it uses.
     data_components: Option<Vec<String>>,
     /// Data component names or commands (`plugin:command`) to run, in order.
     actions: Option<Vec<String>>,
@@ -88,9 +91,8 @@ impl From<CreatePipelineInput> for NewPipeline {
             data_components: input.data_components.unwrap_or_default(),
             actions: input.actions.unwrap_or_default(),
             properties: input.properties.unwrap_or_default().into_iter().map(Into::into).collect(),
-            triggered_by: input.triggered_by.unwrap_or_default(),
         };
-        Self { name: input.name, definition }
+        Self { name: input.name, definition, triggered_by: input.triggered_by.unwrap_or_default() }
     }
 }
 
@@ -109,7 +111,7 @@ pub(super) struct UpdatePipelineInput {
     max_retries: MaybeUndefined<i32>,
     /// A Bash script that is run instead of the actions. Null: there is none.
     script: MaybeUndefined<String>,
-    /// The names of the plugins that it uses.
+    /// The names of the data components, or of the data plugins themselves, that it uses.
     data_components: MaybeUndefined<Vec<String>>,
     /// Data component names or commands to run, in order.
     actions: MaybeUndefined<Vec<String>>,
@@ -133,6 +135,42 @@ impl From<UpdatePipelineInput> for PipelineChanges {
             triggered_by: or_default(input.triggered_by),
         }
     }
+}
+
+/// A data component to be created.
+#[derive(InputObject)]
+pub(super) struct CreateDataComponentInput {
+    /// The workspace it is to belong to.
+    pub(super) workspace_id: ID,
+    /// Its name, unique in the workspace, by which pipelines call it: letters, digits, hyphens and underscores.
+    pub(super) name: String,
+    /// The name of the data plugin that it is an instance of.
+    pub(super) plugin: String,
+    /// Settings of the plugin.
+    pub(super) properties: Option<Vec<PropertyInput>>,
+}
+
+/// What is to change in a data component. A field left out is unchanged, a list is replaced.
+#[derive(InputObject)]
+pub(super) struct UpdateDataComponentInput {
+    /// The data component.
+    pub(super) id: ID,
+    /// Settings of the plugin: all of them, the sensitive ones with their values too.
+    pub(super) properties: MaybeUndefined<Vec<PropertyInput>>,
+}
+
+impl UpdateDataComponentInput {
+    /// The new settings, if there are to be others.
+    pub(super) fn properties(self) -> Option<Vec<model::Property>> {
+        or_default(self.properties).map(|it| it.into_iter().map(Into::into).collect())
+    }
+}
+
+/// A data component to be deleted.
+#[derive(InputObject)]
+pub(super) struct DeleteDataComponentInput {
+    /// The data component.
+    pub(super) id: ID,
 }
 
 /// A pipeline to be deleted.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_graphql::connection::Connection;
-use async_graphql::{Context, ID, Object, Result};
+use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use futures_util::FutureExt;
 
 use super::connection::{PageArguments, Position, connect, stream_cursor};
@@ -13,7 +13,7 @@ use super::scalars::Ids;
 use super::workspace::Workspace;
 use super::{loaders, log};
 use crate::error::{Error, both};
-use crate::model::{self, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId};
+use crate::model::{self, CauseType, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId};
 use crate::store::{JobFilter, Page, Store};
 
 pub(super) struct Job(pub(super) model::Job);
@@ -85,6 +85,17 @@ impl Job {
         self.0.max_attempts
     }
 
+    /// Why it ended with ERROR; null if it did not.
+    async fn failure(&self) -> Option<JobFailure> {
+        let model::Failure { summary, plugin, line } = self.0.failure.clone()?;
+        Some(JobFailure { summary, plugin, line })
+    }
+
+    /// Why it was queued.
+    async fn cause(&self) -> JobCause {
+        JobCause { job: self.0.clone() }
+    }
+
     /// The workspace it belongs to.
     async fn workspace(&self, ctx: &Context<'_>) -> Result<Workspace> {
         Ok(Workspace(loaders::workspace(ctx, self.0.workspace).await?))
@@ -110,6 +121,41 @@ impl Job {
         let arguments = LogArguments { sequence, first, last };
         let (job, lines) = loaders::logs(ctx, self.0.id, arguments.request(ctx)?).await?;
         Ok(JobLogs::of(&job, lines))
+    }
+}
+
+/// Why a job failed: from its exit code, what it printed last, and what Meltano says.
+#[derive(SimpleObject)]
+struct JobFailure {
+    /// It in one line.
+    summary: String,
+    /// The plugin that failed, by the name that the pipeline has for it; null if it was none, or that cannot be told.
+    plugin: Option<String>,
+    /// The number of the line in the job's log that says so; null if none does.
+    line: Option<i64>,
+}
+
+pub(super) struct JobCause {
+    job: model::Job,
+}
+
+/// Why a job was queued.
+#[Object]
+impl JobCause {
+    /// Who or what had it queued.
+    async fn r#type(&self) -> CauseType {
+        self.job.cause
+    }
+
+    /// The job whose completion triggered it: null if it was not triggered, or that job was deleted.
+    async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
+        let Some(id) = self.job.cause_job else { return Ok(None) };
+        Ok(loaders::job(ctx, id).await?.map(Job))
+    }
+
+    /// The tick of the schedule that it was queued for; null if it was no schedule.
+    async fn tick(&self) -> Option<Timestamp> {
+        self.job.cause_tick
     }
 }
 

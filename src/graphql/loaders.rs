@@ -3,13 +3,15 @@
 //!
 //! Loaders are made anew for each request, so that nothing is shared between requests, and nothing is stale in a long one.
 
+use std::collections::HashMap;
+
 use async_graphql::Context;
 use futures_util::FutureExt;
 
 use super::batch::Batches;
 use crate::error::Error;
-use crate::model::{Job, JobId, LogLines, Pipeline, PipelineId, Workspace, WorkspaceId};
-use crate::store::{JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store};
+use crate::model::{DataComponent, Job, JobId, LogLines, Pipeline, PipelineId, Workspace, WorkspaceId};
+use crate::store::{ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store};
 
 /// The loaders of one request.
 pub(super) struct Loaders {
@@ -20,6 +22,9 @@ pub(super) struct Loaders {
     job_counts: Batches<JobFilter, i64>,
     pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Pipeline>>,
     pipeline_counts: Batches<WorkspaceId, i64>,
+    triggers: Batches<PipelineId, Vec<String>>,
+    component_pages: Batches<(WorkspaceId, PageRequest<ComponentPosition>), Page<DataComponent>>,
+    component_counts: Batches<WorkspaceId, i64>,
     logs: Batches<(JobId, LogRequest), (Job, LogLines)>,
 }
 
@@ -61,6 +66,30 @@ impl Loaders {
             pipeline_counts: Batches::new(store, |conn, workspaces| {
                 async move {
                     let counts = conn.count_pipelines(&workspaces).await?;
+                    Ok(workspaces.into_iter().zip(counts).collect())
+                }
+                .boxed()
+            }),
+            triggers: Batches::new(store, |conn, ids| {
+                async move {
+                    let mut found: HashMap<PipelineId, Vec<String>> = HashMap::new();
+                    for (pipeline, source) in conn.triggers_of(&ids).await? {
+                        found.entry(pipeline).or_default().push(source);
+                    }
+                    Ok(found)
+                }
+                .boxed()
+            }),
+            component_pages: Batches::new(store, |conn, requests| {
+                async move {
+                    let pages = conn.data_components(&requests).await?;
+                    Ok(requests.into_iter().zip(pages).collect())
+                }
+                .boxed()
+            }),
+            component_counts: Batches::new(store, |conn, workspaces| {
+                async move {
+                    let counts = conn.count_data_components(&workspaces).await?;
                     Ok(workspaces.into_iter().zip(counts).collect())
                 }
                 .boxed()
@@ -126,6 +155,25 @@ pub(super) async fn pipelines(
 /// How many pipelines a workspace has.
 pub(super) async fn pipeline_count(ctx: &Context<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
     Loaders::of(ctx).pipeline_counts.load(workspace).await?.ok_or_else(unanswered)
+}
+
+/// The names of the pipelines that trigger a pipeline.
+pub(super) async fn triggers(ctx: &Context<'_>, pipeline: PipelineId) -> Result<Vec<String>, Error> {
+    Ok(Loaders::of(ctx).triggers.load(pipeline).await?.unwrap_or_default())
+}
+
+/// A page of a workspace's data components.
+pub(super) async fn components(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    request: PageRequest<ComponentPosition>,
+) -> Result<Page<DataComponent>, Error> {
+    Loaders::of(ctx).component_pages.load((workspace, request)).await?.ok_or_else(unanswered)
+}
+
+/// How many data components a workspace has.
+pub(super) async fn component_count(ctx: &Context<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
+    Loaders::of(ctx).component_counts.load(workspace).await?.ok_or_else(unanswered)
 }
 
 /// Lines of a job's log, and the job at the moment at which they were read. [`Error::NotFound`] if it is not there.

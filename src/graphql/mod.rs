@@ -2,12 +2,16 @@
 //!
 //! Types and resolvers here, rules in `jobs`, rows from `store`. The transports see only [`Api`].
 
+mod activity;
 mod allowance;
 mod api;
 mod batch;
 mod cache;
 mod connection;
+mod data_component;
+mod data_plugin;
 mod errors;
+mod follow;
 mod input;
 mod invitation;
 mod job;
@@ -26,6 +30,7 @@ mod plan;
 mod progress;
 mod query;
 mod scalars;
+mod status_change;
 mod subscription;
 mod workspace;
 

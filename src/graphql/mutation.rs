@@ -2,10 +2,11 @@
 
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 
+use super::data_component::DataComponent;
 use super::input::{
-    CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWorkspaceInput, DeleteJobInput,
-    DeletePipelineInput, DeleteWorkspaceInput, StopJobInput, UpdatePipelineInput, UpdateWorkspaceInput,
-    VerifyPipelineInput,
+    CreateDataComponentInput, CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWorkspaceInput,
+    DeleteDataComponentInput, DeleteJobInput, DeletePipelineInput, DeleteWorkspaceInput, StopJobInput,
+    UpdateDataComponentInput, UpdatePipelineInput, UpdateWorkspaceInput, VerifyPipelineInput,
 };
 use super::invitation::Invitation;
 use super::job::Job;
@@ -103,6 +104,41 @@ impl Mutation {
         Ok(VerifyPipelinePayload { job: Job(job) })
     }
 
+    /// Creates a data component: an instance of a data plugin, with settings that pipelines need not repeat.
+    async fn create_data_component(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be created.")] input: CreateDataComponentInput,
+    ) -> Result<CreateDataComponentPayload> {
+        let workspace = id("input.workspaceId", &input.workspace_id)?;
+        let properties = input.properties.unwrap_or_default().into_iter().map(Into::into).collect();
+        let jobs = ctx.data_unchecked::<Jobs>();
+        let component = jobs.create_data_component(workspace, input.name, input.plugin, properties).await?;
+        Ok(CreateDataComponentPayload { data_component: DataComponent(component) })
+    }
+
+    /// Changes the settings of a data component. Jobs that start from now on have the new ones.
+    async fn update_data_component(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to change.")] input: UpdateDataComponentInput,
+    ) -> Result<UpdateDataComponentPayload> {
+        let component = id("input.id", &input.id)?;
+        let component = ctx.data_unchecked::<Jobs>().update_data_component(component, input.properties()).await?;
+        Ok(UpdateDataComponentPayload { data_component: DataComponent(component) })
+    }
+
+    /// Deletes a data component. CONFLICT if a pipeline names it.
+    async fn delete_data_component(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be deleted.")] input: DeleteDataComponentInput,
+    ) -> Result<DeleteDataComponentPayload> {
+        let component = id("input.id", &input.id)?;
+        ctx.data_unchecked::<Jobs>().delete_data_component(component).await?;
+        Ok(DeleteDataComponentPayload { deleted_data_component_id: component.to_string().into() })
+    }
+
     /// Invites somebody to a workspace, which completes its `PROFILE_COLLABORATE` task if that still waits.
     async fn create_invitation(
         &self,
@@ -193,6 +229,27 @@ struct UpdatePipelinePayload {
 struct DeletePipelinePayload {
     /// The id that the pipeline had.
     deleted_pipeline_id: ID,
+}
+
+/// The answer to `createDataComponent`.
+#[derive(SimpleObject)]
+struct CreateDataComponentPayload {
+    /// The new data component.
+    data_component: DataComponent,
+}
+
+/// The answer to `updateDataComponent`.
+#[derive(SimpleObject)]
+struct UpdateDataComponentPayload {
+    /// The data component as it is now.
+    data_component: DataComponent,
+}
+
+/// The answer to `deleteDataComponent`.
+#[derive(SimpleObject)]
+struct DeleteDataComponentPayload {
+    /// The id that the data component had.
+    deleted_data_component_id: ID,
 }
 
 /// The answer to `verifyPipeline`.

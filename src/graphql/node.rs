@@ -2,6 +2,7 @@
 
 use async_graphql::{ID, Interface};
 
+use super::data_component::DataComponent;
 use super::invitation::Invitation;
 use super::job::Job;
 use super::pipeline::Pipeline;
@@ -11,6 +12,7 @@ use super::workspace::Workspace;
 #[derive(Interface)]
 #[graphql(field(name = "id", ty = "ID", desc = "Its id: a version 4 UUID."))]
 pub(super) enum Node {
+    DataComponent(Box<DataComponent>),
     Invitation(Invitation),
     Job(Box<Job>),
     Pipeline(Box<Pipeline>),

@@ -9,6 +9,7 @@ use super::job::{JobConnection, JobFilterArguments, jobs_of_pipeline};
 use super::workspace::Workspace;
 use super::{loaders, scalars};
 use crate::error::{Error, both};
+use crate::jobs::Jobs;
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
 use crate::store::{Page, Store};
 
@@ -64,7 +65,7 @@ impl Pipeline {
         self.0.definition.script.as_deref()
     }
 
-    /// The names of the plugins that it uses.
+    /// The names of the data components, or of the data plugins themselves, that it uses.
     async fn data_components(&self) -> &[String] {
         &self.0.definition.data_components
     }
@@ -76,17 +77,24 @@ impl Pipeline {
 
     /// Its settings.
     async fn properties(&self) -> Vec<Property> {
-        let shown = |it: &model::Property| Property {
-            name: it.name.clone(),
-            value: (!it.sensitive).then(|| it.value.clone()),
-            sensitive: it.sensitive,
-        };
-        self.0.definition.properties.iter().map(shown).collect()
+        self.0.definition.properties.iter().map(Property::from).collect()
     }
 
     /// The names of the pipelines whose successful completion starts this one.
-    async fn triggered_by(&self) -> &[String] {
-        &self.0.definition.triggered_by
+    async fn triggered_by(&self, ctx: &Context<'_>) -> Result<Vec<String>> {
+        Ok(loaders::triggers(ctx, self.0.id).await?)
+    }
+
+    /// When its schedule starts it next, whatever its status: nothing if it has none.
+    #[graphql(complexity = "connection::product(first, 1)")]
+    async fn next_runs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(default = 5, desc = "How many: 1 to 100.")] first: i32,
+    ) -> Result<Vec<Timestamp>> {
+        let count = usize::try_from(first).ok().filter(|count| (1..=100).contains(count));
+        let count = count.ok_or_else(|| Error::bad_input("first", "It is between 1 and 100."))?;
+        Ok(ctx.data_unchecked::<Jobs>().next_runs(&self.0, count))
     }
 
     /// The workspace it belongs to.
@@ -114,15 +122,23 @@ impl Pipeline {
     }
 }
 
-/// A setting of a pipeline.
+/// A setting of a pipeline, or of a data component.
 #[derive(SimpleObject)]
-struct Property {
-    /// `{datacomponent}.{setting}`. A job finds it in its environment: `tap-x.some-key` as TAP_X_SOME_KEY.
+pub(super) struct Property {
+    /// Of a pipeline, `{datacomponent}.{setting}`; of a data component, the name of the setting. A job finds it in its environment:
+    /// `tap-x.some-key` as TAP_X_SOME_KEY.
     name: String,
     /// The value: null if it is sensitive, for such a value can be written but never read.
     value: Option<String>,
     /// Whether the value is sensitive.
     sensitive: bool,
+}
+
+impl From<&model::Property> for Property {
+    fn from(property: &model::Property) -> Self {
+        let value = property.plain().map(str::to_owned);
+        Self { name: property.name.clone(), sensitive: value.is_none(), value }
+    }
 }
 
 pub(super) struct PipelineCount {

@@ -36,6 +36,7 @@ pub(super) struct Plan {
     pub(super) variables: Variables,
     pub(super) order: Order,
     pub(super) reads_logs: bool,
+    pub(super) reads_clock: bool,
 }
 
 impl Plan {

@@ -5,6 +5,8 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 
 use super::connection::{self, PageArguments};
+use super::data_component::DataComponent;
+use super::data_plugin::{DataPlugin, data_plugins};
 use super::invitation::Invitation;
 use super::job::{Job, JobConnection, JobFilterArguments, jobs};
 use super::node::Node;
@@ -12,7 +14,7 @@ use super::pipeline::{Pipeline, PipelineConnection, pipelines};
 use super::scalars::id as read_id;
 use super::workspace::{Workspace, WorkspaceConnection, workspaces};
 use super::{loaders, scalars};
-use crate::model::{JobStatus, JobType};
+use crate::model::{JobStatus, JobType, PluginType};
 use crate::store::Store;
 
 pub(super) struct Query;
@@ -34,11 +36,36 @@ impl Query {
                 if let Some(workspace) = conn.workspace(id.into()).await? {
                     return Ok(Some(Node::Workspace(Workspace(workspace))));
                 }
+                if let Some(component) = conn.data_component(id.into()).await? {
+                    return Ok(Some(Node::DataComponent(Box::new(DataComponent(component)))));
+                }
                 Ok(conn.invitation(id.into()).await?.map(|it| Node::Invitation(Invitation(it))))
             }
             .boxed()
         });
         Ok(read.await?)
+    }
+
+    /// The data plugins that there are, by name: those that come with the server, and those that its operator has added.
+    async fn data_plugins(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only plugins of one of these types. An empty list matches none.")] r#type: Option<
+            Vec<PluginType>,
+        >,
+    ) -> Vec<DataPlugin> {
+        data_plugins(ctx, r#type)
+    }
+
+    /// The data component with this id.
+    async fn data_component(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The data component's id.")] id: ID,
+    ) -> Result<Option<DataComponent>> {
+        let id = read_id("id", &id)?;
+        let found = ctx.data_unchecked::<Store>().read(move |conn| conn.data_component(id).boxed()).await?;
+        Ok(found.map(DataComponent))
     }
 
     /// The job with this id.

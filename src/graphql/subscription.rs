@@ -1,23 +1,24 @@
 //! Subscriptions. Each reads the store past its own position whenever the bell rings, so it misses nothing and repeats nothing. How
 //! far it is it tells in its [`Progress`].
 
-use async_graphql::{Context, ID, Object, Result, Subscription};
+use async_graphql::{Context, ID, Result, Subscription};
 use async_stream::try_stream;
-use futures_util::{FutureExt, Stream};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 
-use super::connection::{stream_cursor, stream_position};
-use super::job::Job;
+use super::activity::PipelineActivity;
+use super::connection::stream_position;
+use super::follow::{Beginning, CHANGES, Follower, Read};
 use super::log::{self, JobLogs, LogRequest};
 use super::progress::Progress;
 use super::scalars::{Ids, id};
+use super::status_change::JobStatusChange;
 use crate::error::{Error, both};
 use crate::events::Events;
-use crate::model::{self, JobStatus, Timestamp};
-use crate::store::{ChangeFilter, Conn, Enough, Store};
+use crate::model::{self, ActivityLevel};
+use crate::store::{ChangeFilter, Enough, Store};
 
 /// How much one event brings at the most, when a subscriber catches up.
 const ENOUGH: Enough = Enough { lines: 4_000, bytes: 256 * 1024 };
-const CHANGES: usize = 500;
 
 pub(super) struct Subscription;
 
@@ -42,43 +43,40 @@ impl Subscription {
             job: ids.read_optional("jobId", job_id.as_ref()),
         };
         let ((), after) = both(ids.finish(), after.as_deref().map(stream_position).transpose())?;
-        let mut bell = ctx.data_unchecked::<Events>().status();
-        let store = ctx.data_unchecked::<Store>().clone();
-        let progress = ctx.data_unchecked::<Progress>().clone();
-        let Beginning { initial, mut position, over } = match progress.goes_on_from() {
-            Some(position) => Beginning { initial: Vec::new(), position, over: false },
-            None => store.read(move |conn| async move { begin(conn, filter, after).await }.boxed()).await?,
+        let follower = Follower::of(ctx);
+        let Beginning { initial, position, over } = follower.begin(filter, after).await?;
+        let initial = initial.into_iter().map(|change| Ok(JobStatusChange { change, initial: true }));
+        let read: Read<_, _> = |conn, filter, after| conn.status_changes(filter, after, CHANGES).boxed();
+        let gone = move |change: &model::StatusChange| change.deleted && filter.job.is_some();
+        let follows = (!over).then(|| follower.follow(filter, position, read, |change| change.position, gone));
+        let changes = stream::iter(follows).flatten().map_ok(|change| JobStatusChange { change, initial: false });
+        Ok(stream::iter(initial).chain(changes))
+    }
+
+    /// What happens to pipelines, in order, from now on or, with `after`, from the first after that cursor: jobs of theirs that start and end, and
+    /// runs that are skipped.
+    async fn pipeline_activity(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only pipelines of this workspace.")] workspace_id: Option<ID>,
+        #[graphql(desc = "Only this pipeline.")] pipeline_id: Option<ID>,
+        #[graphql(default_with = "ActivityLevel::All", desc = "Everything, or only what went wrong.")]
+        level: ActivityLevel,
+        #[graphql(desc = "The cursor of an activity, of a change, or of a page of jobs: go on after it.")]
+        after: Option<String>,
+    ) -> Result<impl Stream<Item = Result<PipelineActivity>> + use<>> {
+        let mut ids = Ids::default();
+        let filter = ChangeFilter {
+            workspace: ids.read_optional("workspaceId", workspace_id.as_ref()),
+            pipeline: ids.read_optional("pipelineId", pipeline_id.as_ref()),
+            job: None,
         };
-        Ok(try_stream! {
-            for change in initial {
-                yield JobStatusChange { change, initial: true };
-            }
-            if over {
-                return;
-            }
-            // The position of the change that was told last: those between it and `position` are of no interest here.
-            let mut told = position;
-            loop {
-                let page = store.read(move |conn| conn.status_changes(filter, position, CHANGES as i64).boxed()).await?;
-                let caught_up = page.changes.len() < CHANGES;
-                for change in page.changes {
-                    let over = change.deleted && filter.job.is_some();
-                    progress.event(told..=change.position - 1, change.position);
-                    told = change.position;
-                    yield JobStatusChange { change, initial: false };
-                    if over {
-                        return;
-                    }
-                }
-                position = page.read_to;
-                if caught_up {
-                    if !progress.waits_at(position) {
-                        return;
-                    }
-                    bell.rung().await;
-                }
-            }
-        })
+        let ((), after) = both(ids.finish(), after.as_deref().map(stream_position).transpose())?;
+        let follower = Follower::of(ctx);
+        let position = follower.begin(filter, after).await?.position;
+        let read: Read<_, _> = |conn, (filter, level), after| conn.activity(filter, level, after, CHANGES).boxed();
+        let activity = follower.follow((filter, level), position, read, |activity| activity.position, |_| false);
+        Ok(activity.map_ok(PipelineActivity))
     }
 
     /// The lines of a job's log, from the one with this number on: what is stored, then what comes, each line once. The last event
@@ -116,121 +114,5 @@ impl Subscription {
                 logs = log::read(&store, job, LogRequest::From(next, ENOUGH)).await?;
             }
         })
-    }
-}
-
-/// What a subscriber begins with, and the position after which it goes on, unless it has seen the end already.
-struct Beginning {
-    initial: Vec<model::StatusChange>,
-    position: i64,
-    over: bool,
-}
-
-async fn begin(conn: &mut Conn, filter: ChangeFilter, after: Option<i64>) -> Result<Beginning, Error> {
-    let mut job = None;
-    if let Some(id) = filter.workspace {
-        let there = conn.workspace(id).await?.is_some();
-        let changes = ChangeFilter { workspace: Some(id), ..ChangeFilter::default() };
-        check_known(conn, there, changes, after, || Error::not_found("workspace", id)).await?;
-    }
-    if let Some(id) = filter.pipeline {
-        let there = conn.pipeline(id).await?.is_some();
-        let changes = ChangeFilter { pipeline: Some(id), ..ChangeFilter::default() };
-        check_known(conn, there, changes, after, || Error::not_found("pipeline", id)).await?;
-    }
-    if let Some(id) = filter.job {
-        job = conn.job(id).await?;
-        let changes = ChangeFilter { job: Some(id), ..ChangeFilter::default() };
-        check_known(conn, job.is_some(), changes, after, || Error::not_found("job", id)).await?;
-    }
-    let end = conn.last_change_position().await?;
-    if let Some(after) = after {
-        if after > end {
-            return Err(Error::bad_input(
-                "after",
-                "This cursor is from another server, or one that lost its database.",
-            ));
-        }
-        conn.check_kept_after(after).await?;
-        let over = match filter.job {
-            Some(job) => conn.deleted_by(job, after).await?,
-            None => false,
-        };
-        return Ok(Beginning { initial: Vec::new(), position: after, over });
-    }
-    let jobs = match job {
-        Some(job) => {
-            let wanted = filter.workspace.is_none_or(|it| it == job.workspace)
-                && filter.pipeline.is_none_or(|it| Some(it) == job.pipeline);
-            if wanted { vec![job] } else { Vec::new() }
-        }
-        None => conn.active_jobs(filter.workspace, filter.pipeline).await?,
-    };
-    Ok(Beginning { initial: jobs.iter().map(model::Job::latest_change).collect(), position: end, over: false })
-}
-
-/// What a filter names must be there. After a cursor, the changes of what is gone by now can still be read.
-async fn check_known(
-    conn: &mut Conn,
-    there: bool,
-    changes: ChangeFilter,
-    after: Option<i64>,
-    unknown: impl FnOnce() -> Error,
-) -> Result<(), Error> {
-    if there || (after.is_some() && conn.has_status_changes(changes).await?) { Ok(()) } else { Err(unknown()) }
-}
-
-pub(super) struct JobStatusChange {
-    change: model::StatusChange,
-    initial: bool,
-}
-
-/// A change of a job's status. `job` is the job as it is now; the rest is the change.
-#[Object]
-impl JobStatusChange {
-    /// Where the stream goes on after this change: give it as `after`.
-    async fn cursor(&self) -> String {
-        stream_cursor(self.change.position)
-    }
-
-    /// Whether this tells the present at the beginning of the stream, rather than something that has just happened.
-    async fn initial(&self) -> bool {
-        self.initial
-    }
-
-    /// The job that changed.
-    async fn job_id(&self) -> ID {
-        self.change.job.to_string().into()
-    }
-
-    /// The status since this change.
-    async fn status(&self) -> JobStatus {
-        self.change.status
-    }
-
-    /// The status before it: null for a new job, and for a deletion.
-    async fn previous_status(&self) -> Option<JobStatus> {
-        self.change.previous_status
-    }
-
-    /// The attempt it belongs to.
-    async fn attempt(&self) -> i32 {
-        self.change.attempt
-    }
-
-    /// When it was.
-    async fn at(&self) -> Timestamp {
-        self.change.at
-    }
-
-    /// Whether the job was deleted with this change.
-    async fn deleted(&self) -> bool {
-        self.change.deleted
-    }
-
-    /// The job as it is now: null if it has been deleted.
-    async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
-        let id = self.change.job;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Ending, Holder, Jobs, Unit, state};
+use super::{Ending, Holder, Jobs, Unit, Used, state};
 use crate::error::Error;
 use crate::model::{
-    Definition, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity, Workspace,
+    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity,
+    Workspace,
 };
 use crate::store::Scope;
 
@@ -38,12 +39,16 @@ pub struct Claimed {
     pub pipeline: Option<Pipeline>,
     /// The pipeline's definition as it was when the job was queued.
     pub definition: Definition,
+    /// The names of the pipelines that trigger its own.
+    pub triggered_by: Vec<String>,
+    /// What the names in it mean now; for a configuration, those in the pipeline as it is now.
+    pub uses: Vec<Used>,
 }
 
 impl Jobs {
     /// Takes the oldest job that may start, for a runner whose supervisor this is.
     pub async fn claim(&self, supervisor: SupervisorIdentity) -> Result<Claim, Error> {
-        let owner = self.owner;
+        let (owner, catalogue) = (self.owner, self.catalogue.clone());
         self.commit(move |unit| {
             async move {
                 let Some(queued) = unit.conn.next_startable_job(unit.now).await? else {
@@ -61,7 +66,12 @@ impl Jobs {
                     Some(id) => unit.conn.definition(id).await?.unwrap_or_default(),
                     None => Definition::default(),
                 };
-                Ok(Claim::Job(Box::new(Claimed { job, workspace, pipeline, definition })))
+                // A configuration is of what the pipeline is now.
+                let now = pipeline.as_ref().filter(|_| job.type_ == JobType::PipelineConfig).map(|it| &it.definition);
+                let uses = unit.used_by(&catalogue, workspace.id, now.unwrap_or(&definition)).await?;
+                let triggers = unit.conn.triggers_of(&job.pipeline.into_iter().collect::<Vec<_>>()).await?;
+                let triggered_by = triggers.into_iter().map(|(_, name)| name).collect();
+                Ok(Claim::Job(Box::new(Claimed { job, workspace, pipeline, definition, triggered_by, uses })))
             }
             .boxed()
         })
@@ -104,12 +114,21 @@ impl Jobs {
         .await
     }
 
-    /// Ends the attempt of a held job: its last lines, what the server has to say, and the next status, all at once.
-    pub async fn end(&self, held: &Job, ending: Ending, last_lines: LogLines) -> Result<Job, Error> {
+    /// Ends the attempt of a held job: its last lines, what the server has to say, and the next status, all at once. If that is ERROR, it is for
+    /// this reason, or else for what the server says.
+    pub async fn end(
+        &self,
+        held: &Job,
+        ending: Ending,
+        last_lines: LogLines,
+        failure: Option<Failure>,
+    ) -> Result<Job, Error> {
         let held = held.clone();
         let backoff = self.backoff(held.attempt);
-        self.commit(move |unit| async move { unit.end_attempt(&held, &ending, backoff, last_lines).await }.boxed())
-            .await
+        self.commit(move |unit| {
+            async move { unit.end_attempt(&held, &ending, backoff, last_lines, failure).await }.boxed()
+        })
+        .await
     }
 
     /// The jobs that are RUNNING for a server process that has ended: every other, where the database is this process's own.
@@ -120,7 +139,7 @@ impl Jobs {
 
     fn backoff(&self, attempt: i32) -> Duration {
         let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
-        self.retry_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF)
+        self.rules.retry_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF)
     }
 }
 
@@ -131,6 +150,7 @@ impl Unit<'_> {
         ending: &Ending,
         backoff: Duration,
         mut lines: LogLines,
+        failure: Option<Failure>,
     ) -> Result<Job, Error> {
         let Some(job) = self.conn.job_even_deleted(held.id).await? else { return Err(Error::Stale) };
         if (job.status, job.attempt, job.owner) != (JobStatus::Running, held.attempt, held.owner) {
@@ -145,10 +165,22 @@ impl Unit<'_> {
             self.conn.append_log(&job, &lines, output_bytes).await?;
         }
         let count = lines.next_sequence() - lines.first_sequence();
-        let after = Job { log_lines: job.log_lines + count, log_bytes: job.log_bytes + output_bytes, ..after };
+        let failure = failure.or_else(|| said_by_the_server(&lines, job.log_lines));
+        let after = Job {
+            log_lines: job.log_lines + count,
+            log_bytes: job.log_bytes + output_bytes,
+            failure: failure.filter(|_| after.status == JobStatus::Error),
+            ..after
+        };
         self.tally.logged(Arc::new(lines));
         self.change(&job, after).await
     }
+}
+
+/// The last line of the server's own among these, whose first has this number, as the reason for a failure.
+fn said_by_the_server(lines: &LogLines, first: i64) -> Option<Failure> {
+    let (number, line) = (first..).zip(lines.iter()).filter(|(_, line)| line.stream == LogStream::System).last()?;
+    Some(Failure { summary: line.text.to_owned(), plugin: None, line: Some(number) })
 }
 
 /// What the server says in the log about how an attempt ended, where that is not plain from the job itself.

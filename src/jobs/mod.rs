@@ -1,23 +1,30 @@
 //! Jobs: the only writer of job state, and of the workspaces and pipelines that jobs are made for.
 //!
 //! Every change is one transaction that is stored first and then published: [`Jobs`] composes the store's queries, and rings
-//! the bells when they are committed. What users ask for is in `requests`, `workspaces` and `pipelines`; what the
-//! runner does with a job is in `attempts`; the state machine is in `state`.
+//! the bells when they are committed. What users ask for is in `requests`, `workspaces`, `pipelines` and `components`; what the
+//! runner does with a job is in `attempts`; the state machine is in `state`; what is sensitive goes through `sealing`.
 
 mod attempts;
+mod components;
 mod pipelines;
 mod requests;
+mod schedules;
+mod sealing;
 mod state;
 mod tally;
+mod triggers;
 mod unit;
 mod validate;
 mod workspaces;
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::catalogue::Catalogue;
+use crate::cipher::Cipher;
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -25,11 +32,25 @@ use crate::model::ServerId;
 use crate::store::{Scope, Store};
 
 pub use attempts::{Claim, Claimed};
+pub use components::Used;
 pub use pipelines::{NewPipeline, PipelineChanges};
+pub use schedules::MissedTicks;
+pub use sealing::Settings;
 pub use state::{Ending, Holder};
 pub use validate::{email as check_email, workspace_name as check_workspace_name};
 
 use unit::Unit;
+
+/// What the operator says about jobs.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The wait before the second attempt. It doubles with every further one, up to a minute.
+    pub retry_backoff: Duration,
+    /// The time zone of schedules.
+    pub zone: Tz,
+    /// What becomes of ticks that came while no server was up.
+    pub missed_ticks: MissedTicks,
+}
 
 /// The jobs. Clones share them.
 #[derive(Debug, Clone)]
@@ -37,15 +58,23 @@ pub struct Jobs {
     store: Store,
     events: Events,
     metrics: Metrics,
+    catalogue: Catalogue,
+    cipher: Cipher,
+    rules: Rules,
     owner: ServerId,
-    retry_backoff: Duration,
 }
 
 impl Jobs {
-    /// The jobs in this store, for a new server process. `retry_backoff` is the wait before the second attempt; it doubles with
-    /// every further one, up to a minute.
-    pub fn new(store: Store, events: Events, metrics: Metrics, retry_backoff: Duration) -> Self {
-        Self { store, events, metrics, owner: ServerId::random(), retry_backoff }
+    /// The jobs in this store, for a new server process.
+    pub fn new(
+        store: Store,
+        events: Events,
+        metrics: Metrics,
+        catalogue: Catalogue,
+        cipher: Cipher,
+        rules: Rules,
+    ) -> Self {
+        Self { store, events, metrics, catalogue, cipher, rules, owner: ServerId::random() }
     }
 
     /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.

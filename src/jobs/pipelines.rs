@@ -1,11 +1,13 @@
 //! Pipelines: create, update, delete.
 
+use chrono_tz::Tz;
 use futures_util::FutureExt;
 
-use super::{Jobs, Unit, validate};
-use crate::error::{Error, Problem};
+use super::schedules::Cause;
+use super::{Jobs, Unit, Used, validate};
+use crate::error::Error;
 use crate::model::{
-    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, ResourceStatus, WorkspaceId,
+    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, ResourceStatus, Schedule, WorkspaceId,
 };
 
 /// A pipeline to be created.
@@ -15,12 +17,14 @@ pub struct NewPipeline {
     pub name: String,
     /// What it is to do.
     pub definition: Definition,
+    /// The names of the pipelines whose successful completion starts this one.
+    pub triggered_by: Vec<String>,
 }
 
 impl NewPipeline {
     /// What is wrong with it, as far as it can be told without the workspace.
     pub fn check(&self) -> Result<(), Error> {
-        let problems = validate::pipeline(&self.name, &self.definition);
+        let problems = validate::pipeline(&self.name, &self.definition, &self.triggered_by);
         if problems.is_empty() { Ok(()) } else { Err(Error::BadUserInput(problems)) }
     }
 }
@@ -44,7 +48,7 @@ pub struct PipelineChanges {
     pub actions: Option<Vec<String>>,
     /// See [`Definition::properties`].
     pub properties: Option<Vec<Property>>,
-    /// See [`Definition::triggered_by`].
+    /// See [`NewPipeline::triggered_by`].
     pub triggered_by: Option<Vec<String>>,
 }
 
@@ -59,7 +63,6 @@ impl PipelineChanges {
             data_components: self.data_components.unwrap_or(old.data_components),
             actions: self.actions.unwrap_or(old.actions),
             properties: self.properties.unwrap_or(old.properties),
-            triggered_by: self.triggered_by.unwrap_or(old.triggered_by),
         };
         (self.name.unwrap_or_else(|| pipeline.name.clone()), definition)
     }
@@ -69,25 +72,36 @@ impl Jobs {
     /// Creates a pipeline, and queues the job that writes it into the workspace's repository. The first pipeline of a
     /// workspace completes the user task that asks for one.
     pub async fn create_pipeline(&self, workspace: WorkspaceId, new: NewPipeline) -> Result<(Pipeline, Job), Error> {
-        let problems = validate::pipeline(&new.name, &new.definition);
+        let mut problems = validate::pipeline(&new.name, &new.definition, &new.triggered_by);
+        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
         self.commit(move |unit| {
             async move {
                 unit.workspace_not_failed(workspace).await?;
-                unit.check_triggers(workspace, &new.name, &new.definition, true, problems).await?;
+                let uses = unit.used_by(&catalogue, workspace, &new.definition).await?;
+                problems.extend(validate::uses(&new.definition, &uses));
+                let (sources, more) = unit.sources(workspace, None, &new.name, &new.triggered_by).await?;
+                problems.extend(more);
+                if !problems.is_empty() {
+                    return Err(Error::BadUserInput(problems));
+                }
                 unit.pipeline_name_is_free(workspace, &new.name, None).await?;
+                let (id, mut definition) = (PipelineId::random(), new.definition);
+                unit.seal(&cipher, id, &mut definition.properties, |name| is_sensitive(&uses, name)).await?;
                 let pipeline = Pipeline {
-                    id: PipelineId::random(),
+                    id,
                     workspace,
                     created: unit.now,
                     last_modified: unit.now,
                     name: new.name,
                     status: ResourceStatus::Provisioning,
                     definition_id: DefinitionId::random(),
-                    definition: new.definition,
+                    definition,
                 };
                 unit.conn.insert_pipeline(&pipeline).await?;
+                unit.conn.set_triggers(id, &sources).await?;
+                unit.set_schedule(&pipeline, zone).await?;
                 unit.complete_user_task(workspace, JobType::ProfileImport).await?;
-                let job = unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig).await?;
+                let job = unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?;
                 Ok((pipeline, job))
             }
             .boxed()
@@ -95,22 +109,35 @@ impl Jobs {
         .await
     }
 
-    /// Updates a pipeline. One that was FAILED, or that gets another name, is configured again: then the job is answered too.
+    /// Updates a pipeline. One that was FAILED, or that gets another name or other data components or actions, is configured again: then
+    /// the job is answered too.
     pub async fn update_pipeline(
         &self,
         id: PipelineId,
         changes: PipelineChanges,
     ) -> Result<(Pipeline, Option<Job>), Error> {
+        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
         self.commit(move |unit| {
             async move {
                 let before = unit.pipeline(id).await?;
-                // One that was named before may be gone by now.
-                let new_triggers = changes.triggered_by.is_some();
-                let (name, definition) = changes.apply(&before);
-                let problems = validate::pipeline(&name, &definition);
-                unit.check_triggers(before.workspace, &name, &definition, new_triggers, problems).await?;
+                let triggered_by = changes.triggered_by.clone();
+                let (name, mut definition) = changes.apply(&before);
+                let mut problems = validate::pipeline(&name, &definition, triggered_by.as_deref().unwrap_or_default());
+                let uses = unit.used_by(&catalogue, before.workspace, &definition).await?;
+                problems.extend(validate::uses(&definition, &uses));
+                let wanted = triggered_by.as_deref().unwrap_or_default();
+                let (sources, more) = unit.sources(before.workspace, Some(id), &name, wanted).await?;
+                problems.extend(more);
+                if !problems.is_empty() {
+                    return Err(Error::BadUserInput(problems));
+                }
                 unit.pipeline_name_is_free(before.workspace, &name, Some(id)).await?;
-                let configure = before.status == ResourceStatus::Failed || name != before.name;
+                unit.seal(&cipher, id, &mut definition.properties, |name| is_sensitive(&uses, name)).await?;
+                let plugins = |it: &Definition| (it.data_components.clone(), it.actions.clone());
+                let configure = before.status == ResourceStatus::Failed
+                    || name != before.name
+                    || plugins(&definition) != plugins(&before.definition);
+                let schedule_changed = definition.schedule != before.definition.schedule;
                 let mut pipeline = Pipeline {
                     last_modified: unit.now,
                     name,
@@ -124,8 +151,14 @@ impl Jobs {
                     pipeline.status = ResourceStatus::Provisioning;
                 }
                 unit.conn.update_pipeline(&pipeline).await?;
+                if triggered_by.is_some() {
+                    unit.conn.set_triggers(id, &sources).await?;
+                }
+                if schedule_changed {
+                    unit.set_schedule(&pipeline, zone).await?;
+                }
                 if configure {
-                    job = Some(unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig).await?);
+                    job = Some(unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?);
                 }
                 unit.conn.remove_old_definitions(id).await?;
                 Ok((pipeline, job))
@@ -141,6 +174,7 @@ impl Jobs {
             async move {
                 let pipeline = unit.pipeline(id).await?;
                 unit.conn.mark_pipeline_deleted(id, unit.now).await?;
+                unit.conn.remove_triggers_of(id).await?;
                 unit.delete_jobs(pipeline.workspace, Some(id)).await
             }
             .boxed()
@@ -149,27 +183,19 @@ impl Jobs {
     }
 }
 
+/// Whether what a property sets can be written but never read, by the word of a plugin.
+fn is_sensitive(uses: &[Used], property: &str) -> bool {
+    let Some((name, setting)) = property.split_once('.') else { return false };
+    let plugin = uses.iter().find(|used| used.name == name).and_then(|used| used.plugin.as_ref());
+    plugin.is_some_and(|plugin| plugin.is_sensitive(setting))
+}
+
 impl Unit<'_> {
-    /// Adds to the problems of a pipeline what only the database knows, and refuses it if there are any.
-    async fn check_triggers(
-        &mut self,
-        workspace: WorkspaceId,
-        name: &str,
-        definition: &Definition,
-        must_be_there: bool,
-        mut problems: Vec<Problem>,
-    ) -> Result<(), Error> {
-        for (index, other) in definition.triggered_by.iter().enumerate() {
-            let message = if other == name {
-                "A pipeline cannot be triggered by itself.".to_owned()
-            } else if must_be_there && self.conn.pipeline_named(workspace, other).await?.is_none() {
-                format!("The workspace has no pipeline named {other:?}.")
-            } else {
-                continue;
-            };
-            problems.push(Problem { path: format!("input.triggeredBy.{index}"), message });
-        }
-        if problems.is_empty() { Ok(()) } else { Err(Error::BadUserInput(problems)) }
+    /// From now on the pipeline has the ticks of its schedule.
+    async fn set_schedule(&mut self, pipeline: &Pipeline, zone: Tz) -> Result<(), Error> {
+        let schedule = pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+        self.rings.schedules = true;
+        self.conn.set_next_run(pipeline.id, schedule.and_then(|it| it.next_after(self.now))).await
     }
 
     async fn pipeline_name_is_free(

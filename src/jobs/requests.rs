@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 
+use super::schedules::Cause;
 use super::{Jobs, Unit, state};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStopReason, JobType, Pipeline, PipelineId, ResourceStatus};
@@ -15,7 +16,7 @@ impl Jobs {
                 if let Some(active) = unit.conn.active_run(pipeline.id).await? {
                     return Err(Error::PipelineBusy { job_id: active.to_string() });
                 }
-                unit.queue_for_pipeline(&pipeline, JobType::PipelineRun).await
+                unit.queue_for_pipeline(&pipeline, JobType::PipelineRun, Cause::USER).await
             }
             .boxed()
         })
@@ -27,7 +28,7 @@ impl Jobs {
         self.commit(move |unit| {
             async move {
                 let pipeline = unit.usable_pipeline(pipeline).await?;
-                unit.queue_for_pipeline(&pipeline, JobType::PipelineVerify).await
+                unit.queue_for_pipeline(&pipeline, JobType::PipelineVerify, Cause::USER).await
             }
             .boxed()
         })

@@ -11,6 +11,7 @@ pub(super) struct Tally {
     ended: Vec<Job>,
     retried: Vec<JobType>,
     logged: Vec<Arc<LogLines>>,
+    skipped: u64,
 }
 
 impl Tally {
@@ -28,10 +29,16 @@ impl Tally {
         self.logged.push(lines);
     }
 
+    /// Notes that a run was skipped.
+    pub(super) fn skipped(&mut self) {
+        self.skipped += 1;
+    }
+
     /// Counts what was noted.
     pub(super) fn count(self, metrics: &Metrics) {
         self.ended.iter().for_each(|job| metrics.job_ended(job));
         self.retried.iter().for_each(|type_| metrics.job_retried(*type_));
         self.logged.iter().for_each(|lines| metrics.log_stored(lines));
+        metrics.runs_skipped(self.skipped);
     }
 }

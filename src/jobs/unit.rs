@@ -8,6 +8,7 @@ use crate::model::{
 };
 use crate::store::Conn;
 
+use super::schedules::Cause;
 use super::state;
 use super::tally::Tally;
 
@@ -71,20 +72,18 @@ impl Unit<'_> {
     }
 
     /// Queues a job of a pipeline, with its definition as it is now.
-    pub(super) async fn queue_for_pipeline(&mut self, pipeline: &Pipeline, type_: JobType) -> Result<Job, Error> {
+    pub(super) async fn queue_for_pipeline(
+        &mut self,
+        pipeline: &Pipeline,
+        type_: JobType,
+        cause: Cause,
+    ) -> Result<Job, Error> {
         let max_attempts = if type_ == JobType::PipelineRun { pipeline.definition.max_retries + 1 } else { 1 };
         let definition = Some(pipeline.definition_id);
         let now = self.conn.now().await?;
-        self.queue(new_job(
-            JobId::random(),
-            pipeline.workspace,
-            Some(pipeline.id),
-            definition,
-            type_,
-            max_attempts,
-            now,
-        ))
-        .await
+        let (workspace, id) = (pipeline.workspace, Some(pipeline.id));
+        let job = new_job(JobId::random(), workspace, id, definition, type_, max_attempts, now);
+        self.queue(Job { cause: cause.type_, cause_job: cause.job, cause_tick: cause.tick, ..job }).await
     }
 
     async fn queue(&mut self, mut job: Job) -> Result<Job, Error> {
@@ -118,6 +117,7 @@ impl Unit<'_> {
         self.rings.queue |= after.status != JobStatus::Running;
         if after.status.is_final() {
             self.follow(&after).await?;
+            self.trigger(&after).await?;
             if after.deleted.is_some() {
                 self.conn.insert_status_change(&after, None, self.now, true).await?;
                 self.rings.deletions = true;

@@ -1,11 +1,13 @@
 //! What a field may hold. All that is wrong with a request is found at once, with paths.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use croner::parser::{CronParser, Seconds};
+use chrono_tz::Tz;
 
+use super::Used;
+use crate::catalogue::{DataPlugin, is_name};
 use crate::error::{Error, Problem};
-use crate::model::{Definition, Property};
+use crate::model::{Definition, Property, Schedule, Timestamp, variable};
 
 /// Characters of a name; a pipeline's becomes the name of a file.
 const NAME_CHARS: usize = 100;
@@ -17,6 +19,8 @@ const PROPERTY_BYTES: usize = 64 * 1024;
 const PROPERTIES_BYTES: usize = 512 * 1024;
 const LIST_ITEMS: usize = 200;
 const WORD_CHARS: usize = 128;
+/// What the variables of properties do not begin with.
+const OWN_PREFIXES: [&str; 2] = ["JOBSTREAM_", "MELTANO_"];
 const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
 const MAX_RETRIES: i32 = 100;
 
@@ -40,7 +44,7 @@ pub fn email(email: &str) -> Result<(), Error> {
 }
 
 /// Everything that is wrong with a pipeline, as far as it can be told without the database.
-pub(super) fn pipeline(name: &str, definition: &Definition) -> Vec<Problem> {
+pub(super) fn pipeline(name: &str, definition: &Definition, triggered_by: &[String]) -> Vec<Problem> {
     let mut problems = Problems::default();
     problems.pipeline_name(name);
     if let Some(schedule) = &definition.schedule {
@@ -54,7 +58,85 @@ pub(super) fn pipeline(name: &str, definition: &Definition) -> Vec<Problem> {
     problems.words("dataComponents", &definition.data_components, is_component, "a plugin's name");
     problems.words("actions", &definition.actions, is_action, "a plugin's name, or `plugin:command`");
     problems.properties(&definition.properties);
-    problems.list("triggeredBy", &definition.triggered_by);
+    problems.list("triggeredBy", triggered_by);
+    problems.found
+}
+
+/// Everything that is wrong with the name of a data component.
+pub(super) fn component_name(name: &str) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    if !is_name(name) {
+        problems.add(
+            "name",
+            "It begins with a letter or digit, and has letters, digits, hyphens and underscores, at most 128.",
+        );
+    } else if OWN_PREFIXES.iter().any(|prefix| format!("{}_", variable(name)).starts_with(prefix)) {
+        problems.add("name", "Variables that begin with JOBSTREAM_ or MELTANO_ are the server's.");
+    }
+    problems.found
+}
+
+/// Everything that is wrong with the settings of a data component.
+pub(super) fn settings(plugin: &DataPlugin, properties: &[Property]) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    problems.list("properties", properties);
+    let mut set = HashSet::new();
+    for (index, property) in properties.iter().enumerate() {
+        let path = format!("properties.{index}");
+        problems.setting(&path, plugin, &property.name, property.text());
+        problems.value(&path, property);
+        if !set.insert(property.name.as_str()) {
+            problems.add(format_args!("{path}.name"), "It is set already.");
+        }
+    }
+    problems.missing(plugin, &set.into_iter().collect::<Vec<_>>());
+    problems.found
+}
+
+/// Everything that is wrong with what a pipeline says of the data components and plugins that it uses.
+pub(super) fn uses(definition: &Definition, uses: &[Used]) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    let find = |name: &str| uses.iter().find(|used| used.name == name);
+    let known = |name: &str| find(name).is_some_and(|used| used.plugin.is_some());
+    // What is malformed is told already.
+    let well_formed = |it: &(usize, &String)| is_action(it.1) && it.1.len() <= WORD_CHARS;
+    let components = definition.data_components.iter().enumerate().filter(well_formed);
+    let actions = definition.actions.iter().enumerate().filter(well_formed);
+    let named = components.map(|it| ("dataComponents", it)).chain(actions.map(|it| ("actions", it)));
+    for (path, (index, name)) in named {
+        let name = name.split_once(':').map_or(name.as_str(), |it| it.0);
+        if !known(name) {
+            problems.add(
+                format_args!("{path}.{index}"),
+                format!("The workspace has no data component {name:?}, and there is no data plugin of that name."),
+            );
+        }
+    }
+    for (index, property) in definition.properties.iter().enumerate() {
+        let path = format!("properties.{index}");
+        let Some((name, setting)) = property.name.split_once('.') else { continue };
+        match find(name).and_then(|used| used.plugin.as_ref()) {
+            // Those of every extractor are looked at already.
+            Some(plugin) => {
+                problems.setting(&path, plugin, setting, property.text().filter(|_| !setting.starts_with('_')))
+            }
+            // A script may call its variables as it likes.
+            None if definition.script.is_some() || uses.is_empty() => {}
+            None => problems.add(
+                format_args!("{path}.name"),
+                format!("The pipeline names no data component or data plugin {name:?}."),
+            ),
+        }
+    }
+    if definition.script.is_none() {
+        for Used { name, plugin, component } in uses {
+            let Some(plugin) = plugin else { continue };
+            let own = component.iter().flat_map(|it| &it.properties).map(|it| it.name.as_str());
+            let prefix = format!("{name}.");
+            let given = definition.properties.iter().filter_map(|it| it.name.strip_prefix(&prefix));
+            problems.missing(plugin, &own.chain(given).collect::<Vec<_>>());
+        }
+    }
     problems.found
 }
 
@@ -96,9 +178,15 @@ impl Problems {
     }
 
     fn schedule(&mut self, schedule: &str) {
-        if let Err(error) = CronParser::builder().seconds(Seconds::Required).build().parse(schedule) {
-            let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";
-            self.add("schedule", format!("This is not a cron expression with seconds ({example}): {error}"));
+        match Schedule::parse(schedule, Tz::UTC) {
+            Err(error) => {
+                let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";
+                self.add("schedule", format!("This is not a cron expression with seconds ({example}): {error}"));
+            }
+            Ok(schedule) if schedule.next_after(Timestamp::now()).is_none() => {
+                self.add("schedule", "There is no such day: it would never run.");
+            }
+            Ok(_) => {}
         }
     }
 
@@ -141,7 +229,7 @@ impl Problems {
         for (index, property) in properties.iter().enumerate() {
             let path = format!("properties.{index}");
             self.property(&path, property);
-            let variable = property.variable();
+            let variable = variable(&property.name);
             if let Some(earlier) = variables.insert(variable.clone(), index) {
                 self.add(
                     format_args!("{path}.name"),
@@ -149,13 +237,13 @@ impl Problems {
                 );
             }
         }
-        if properties.iter().map(|it| it.name.len() + it.value.len()).sum::<usize>() > PROPERTIES_BYTES {
+        if properties.iter().map(|it| it.name.len() + it.text().map_or(0, str::len)).sum::<usize>() > PROPERTIES_BYTES {
             self.add("properties", format!("All properties together have at most {PROPERTIES_BYTES} bytes."));
         }
     }
 
     fn property(&mut self, path: &str, property: &Property) {
-        let Property { name, value, .. } = property;
+        let name = &property.name;
         let setting = name.split_once('.').map(|(component, setting)| (is_component(component), setting));
         let well_formed =
             matches!(setting, Some((true, setting)) if !setting.is_empty() && setting.chars().all(in_word));
@@ -164,16 +252,11 @@ impl Problems {
                 format_args!("{path}.name"),
                 format!("It is `datacomponent.setting`: at most {WORD_CHARS} letters, digits, dots, hyphens and underscores."),
             );
-        } else if property.variable().starts_with("JOBSTREAM_") {
-            self.add(format_args!("{path}.name"), "Variables that begin with JOBSTREAM_ are the server's.");
+        } else if OWN_PREFIXES.iter().any(|prefix| variable(name).starts_with(prefix)) {
+            self.add(format_args!("{path}.name"), "Variables that begin with JOBSTREAM_ or MELTANO_ are the server's.");
         }
-        if value.len() > PROPERTY_BYTES {
-            self.add(format_args!("{path}.value"), format!("A value has at most {PROPERTY_BYTES} bytes."));
-        }
-        if value.contains('\0') {
-            self.add(format_args!("{path}.value"), "A value cannot hold a NUL character.");
-        }
-        // The two settings that every extractor has.
+        // The two settings that every extractor has, also one that only a script knows of.
+        let Some(value) = property.text() else { return };
         if name.ends_with("._select") && serde_json::from_str::<Vec<serde_json::Value>>(value).is_err() {
             self.add(format_args!("{path}.value"), "`_select` is a JSON array.");
         }
@@ -181,6 +264,34 @@ impl Problems {
             && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(value).is_err()
         {
             self.add(format_args!("{path}.value"), "`_metadata` is a JSON object.");
+        }
+        self.value(path, property);
+    }
+
+    /// A setting of a plugin: whether there is such a one, and whether the value is of its kind.
+    fn setting(&mut self, path: &str, plugin: &DataPlugin, name: &str, value: Option<&str>) {
+        if !plugin.has_setting(name) {
+            self.add(format_args!("{path}.name"), format!("The data plugin {} has no setting {name:?}.", plugin.name));
+        } else if let Some(fault) = value.and_then(|value| plugin.fault(name, value)) {
+            self.add(format_args!("{path}.value"), fault);
+        }
+    }
+
+    fn missing(&mut self, plugin: &DataPlugin, set: &[&str]) {
+        let missing = plugin.missing(set);
+        if !missing.is_empty() {
+            self.add("properties", format!("The data plugin {} needs {}.", plugin.name, missing.join(", ")));
+        }
+    }
+
+    /// What is sealed was right when it was.
+    fn value(&mut self, path: &str, property: &Property) {
+        let Some(value) = property.text() else { return };
+        if value.len() > PROPERTY_BYTES {
+            self.add(format_args!("{path}.value"), format!("A value has at most {PROPERTY_BYTES} bytes."));
+        }
+        if value.contains('\0') {
+            self.add(format_args!("{path}.value"), "A value cannot hold a NUL character.");
         }
     }
 }

@@ -18,6 +18,7 @@ pub(super) struct Jobs {
     ended: Family<End, Counter>,
     run_time: Histograms<End>,
     retries: Family<ByType, Counter>,
+    skipped: Counter,
     /// In the order of [`LogStream::ALL`].
     log_lines: [Counter; LogStream::ALL.len()],
     log_bytes: Counter,
@@ -63,6 +64,11 @@ impl Jobs {
                 "Attempts that were followed by another, by the job's type",
                 JobType::ALL.iter().map(|&r#type| ByType { r#type }),
             ),
+            skipped: counter(
+                registry,
+                "jobstream_runs_skipped",
+                "Runs that a schedule or a trigger would have queued, and did not: the pipeline's activity says why",
+            ),
             log_lines: std::array::from_fn(|index| {
                 log_lines.get_or_create_owned(&ByStream { stream: LogStream::ALL[index] })
             }),
@@ -90,6 +96,11 @@ impl Metrics {
     /// A job of this type is queued for another attempt.
     pub fn job_retried(&self, r#type: JobType) {
         self.inner.jobs.retries.get_or_create(&ByType { r#type }).inc();
+    }
+
+    /// So many runs were skipped.
+    pub fn runs_skipped(&self, count: u64) {
+        self.inner.jobs.skipped.inc_by(count);
     }
 
     /// These lines are in a job's log.

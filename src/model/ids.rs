@@ -8,7 +8,7 @@ use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
 use uuid::Uuid;
 
-use super::{Definition, Invitation, Job, Pipeline, Workspace};
+use super::{DataComponent, Definition, Invitation, Job, Pipeline, Workspace};
 use crate::store::Uid;
 
 /// The id of a `T`: a version 4 UUID.
@@ -22,6 +22,8 @@ pub type JobId = Id<Job>;
 pub type PipelineId = Id<Pipeline>;
 /// The id of one version of a pipeline's definition.
 pub type DefinitionId = Id<Definition>;
+/// The id of a data component.
+pub type ComponentId = Id<DataComponent>;
 /// The id of a workspace.
 pub type WorkspaceId = Id<Workspace>;
 /// The id of an invitation.

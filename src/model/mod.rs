@@ -2,18 +2,29 @@
 //!
 //! A leaf, but for the names of the columns that its types are stored in: nothing here reads a database or a socket. Each enum is spelled once, for the database, Rust and GraphQL.
 
+mod activity;
+mod component;
 mod ids;
 mod job;
 mod log;
 mod names;
 mod pipeline;
+mod property;
+mod schedule;
 mod time;
 mod workspace;
 
-pub use ids::{DefinitionId, Id, InvitationId, JobId, PipelineId, ServerId, WorkspaceId};
+pub use activity::Activity;
+pub use component::DataComponent;
+pub use ids::{ComponentId, DefinitionId, Id, InvitationId, JobId, PipelineId, ServerId, WorkspaceId};
 pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
-pub use names::{ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, ResourceStatus};
-pub use pipeline::{Definition, Pipeline, Property};
+pub use names::{
+    ActivityKind, ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, PluginType, ResourceStatus,
+    SettingKind,
+};
+pub use pipeline::{Definition, Pipeline};
+pub use property::{Property, PropertyValue, Sealed, variable};
+pub use schedule::Schedule;
 pub use time::Timestamp;
 pub use workspace::{Invitation, Workspace};

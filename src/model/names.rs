@@ -92,12 +92,70 @@ named! {
 }
 
 named! {
+    /// What happened to a pipeline.
+    ActivityKind {
+        /// An attempt of a job started.
+        Started = "STARTED",
+        /// A job ended with no errors, or was stopped.
+        Ended = "ENDED",
+        /// A job ended with errors.
+        Failed = "FAILED",
+        /// A run that a schedule or a trigger would have queued was not.
+        Skipped = "SKIPPED",
+    }
+}
+
+named! {
     /// Which of the things that happen to pipelines somebody wants to hear of.
     ActivityLevel {
         /// Everything.
         All = "ALL",
         /// What went wrong: jobs that failed, and runs that were skipped.
         Errors = "ERRORS",
+    }
+}
+
+named! {
+    /// What a data plugin is for.
+    PluginType {
+        /// It reads from a source.
+        Extractor = "EXTRACTOR",
+        /// It writes to a destination.
+        Loader = "LOADER",
+        /// It changes records between the two.
+        Mapper = "MAPPER",
+        /// It starts what other plugins do.
+        Orchestrator = "ORCHESTRATOR",
+        /// It changes what was loaded.
+        Transformer = "TRANSFORMER",
+        /// It does anything else.
+        Utility = "UTILITY",
+    }
+}
+
+named! {
+    /// What the values of a setting are.
+    SettingKind {
+        /// A JSON array.
+        Array = "ARRAY",
+        /// `true` or `false`.
+        Boolean = "BOOLEAN",
+        /// A date or an instant in ISO 8601.
+        Date = "DATE",
+        /// A decimal number.
+        Decimal = "DECIMAL",
+        /// An e-mail address.
+        Email = "EMAIL",
+        /// The content, or the path, of a file.
+        File = "FILE",
+        /// An integer.
+        Integer = "INTEGER",
+        /// A JSON object.
+        Object = "OBJECT",
+        /// One of the setting's options.
+        Options = "OPTIONS",
+        /// Any text.
+        String = "STRING",
     }
 }
 

@@ -1,11 +1,10 @@
 //! Pipelines and their definitions.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DefinitionId, PipelineId, ResourceStatus, Timestamp, WorkspaceId};
+use super::{DefinitionId, PipelineId, Property, ResourceStatus, Timestamp, WorkspaceId};
 
 /// How long an attempt may take where the pipeline's `timeout` is 0.
 pub const DEFAULT_TIMEOUT_SECONDS: i32 = 300;
@@ -48,8 +47,6 @@ pub struct Definition {
     pub actions: Vec<String>,
     /// Settings: `{datacomponent}.{setting}` and its value.
     pub properties: Vec<Property>,
-    /// Names of the pipelines whose successful completion starts this one.
-    pub triggered_by: Vec<String>,
 }
 
 impl Definition {
@@ -57,29 +54,5 @@ impl Definition {
     pub fn run_timeout(&self) -> Duration {
         let seconds = if self.timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { self.timeout };
         Duration::from_secs(seconds.unsigned_abs().into())
-    }
-}
-
-/// A setting of a pipeline. Its `Debug` hides the value, sensitive or not.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Property {
-    /// `{datacomponent}.{setting}`.
-    pub name: String,
-    /// What a job finds in its environment.
-    pub value: String,
-    /// Whether the value can be written but never read.
-    pub sensitive: bool,
-}
-
-impl Property {
-    /// The environment variable that carries it: upper case, with an underscore for every `.` and `-`.
-    pub fn variable(&self) -> String {
-        self.name.to_ascii_uppercase().replace(['.', '-'], "_")
-    }
-}
-
-impl fmt::Debug for Property {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Property").field("name", &self.name).field("sensitive", &self.sensitive).finish_non_exhaustive()
     }
 }

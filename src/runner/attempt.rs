@@ -9,23 +9,30 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::Runner;
-use super::command::{self, NoCommand};
+use super::command::{self, NoCommand, Start};
 use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
-use crate::model::{Job, JobType, LogLines, LogStream, Timestamp};
-use crate::supervisor::protocol::{Command, Report};
+use crate::model::{Failure, Job, LogLines, LogStream, Timestamp};
+use crate::supervisor::protocol::Report;
 use crate::task;
 
 /// How soon it is looked again whether a job is to stop, if that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How an attempt ended, and what is to be stored with that.
+struct Ended {
+    ending: Ending,
+    lines: LogLines,
+    failure: Option<Failure>,
+}
+
 /// Runs a claimed job under this supervisor, and stores how it ended. The supervisor may be gone afterwards.
 pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) {
     let held = &claimed.job;
-    let (ending, lines) = match command::of(&claimed, &runner.directory, runner.limits.stop_grace) {
-        Ok(command) => match attempt(runner, holder, &claimed, command).await {
+    let ended = match command::of(&claimed, runner) {
+        Ok(start) => match attempt(runner, holder, &claimed, start).await {
             Ok(ended) => ended,
             Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),
             Err(error) => {
@@ -35,31 +42,32 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
         },
         Err(NoCommand { reason, short }) => not_started(&reason, short),
     };
+    let Ended { ending, lines, failure } = ended;
     let ending = with_outcome(runner, held, ending).await;
-    let end = || runner.jobs.end(held, ending.clone(), lines.clone());
+    let end = || runner.jobs.end(held, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
         Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
         Err(error) => tracing::warn!(job = %held.id, %error, "the attempt's end could not be stored"),
     }
 }
 
-fn not_started(reason: &str, short: bool) -> (Ending, LogLines) {
+fn not_started(reason: &str, short: bool) -> Ended {
     let mut lines = LogLines::default();
     lines.push(Timestamp::now(), LogStream::System, false, reason);
-    (Ending::NotStarted { short }, lines)
+    Ended { ending: Ending::NotStarted { short }, lines, failure: None }
 }
 
-/// Starts the command, collects what it prints, and sees it to its end. Answers the lines that are not stored yet.
+/// Starts the command, collects what it prints, and sees it to its end.
 async fn attempt(
     runner: &Runner,
     holder: &mut Holder,
     claimed: &Claimed,
-    command: Command,
-) -> Result<(Ending, LogLines), Error> {
+    Start { command, secrets }: Start,
+) -> Result<Ended, Error> {
     let held = &claimed.job;
     let (stdout, stdout_writer) = output_pipe().map_err(Error::internal)?;
     let (stderr, stderr_writer) = output_pipe().map_err(Error::internal)?;
-    let output = Output::new(runner.jobs.clone(), held.clone(), stdout, stderr, runner.limits.max_log_bytes);
+    let output = Output::new(runner.jobs.clone(), held.clone(), [stdout, stderr], secrets, runner.limits.max_log_bytes);
     let (remarks, remarks_receiver) = mpsc::unbounded_channel();
     let (ended, ended_receiver) = oneshot::channel();
     let watch = async {
@@ -73,17 +81,22 @@ async fn attempt(
     };
     let collect = output.collect(Outside { remarks: remarks_receiver, ended: ended_receiver });
     tokio::pin!(watch, collect);
-    tokio::select! {
-        ending = &mut watch => Ok((ending, collect.await?)),
+    let (ending, (lines, diagnosis)) = tokio::select! {
+        ending = &mut watch => (ending, collect.await?),
         // The output is at its end only after the job is, unless the job is somebody else's: then let go of it.
         collected = &mut collect => match collected {
-            Ok(lines) => Ok((watch.await, lines)),
+            Ok(collected) => (watch.await, collected),
             Err(error) => {
                 watch.await;
-                Err(error)
+                return Err(error);
             }
         },
-    }
+    };
+    let failure = match ending {
+        Ending::Exited { code, .. } if code != 0 => Some(diagnosis.failure(code)),
+        _ => None,
+    };
+    Ok(Ended { ending, lines, failure })
 }
 
 /// Waits for the attempt's end, and brings it about when it is wished, late, or the server shuts down.
@@ -159,12 +172,9 @@ async fn lost(runner: &Runner, held: &Job) -> Ending {
 
 /// Adds what a system task has left behind to its ending.
 async fn with_outcome(runner: &Runner, held: &Job, ending: Ending) -> Ending {
-    if held.type_ == JobType::PipelineRun {
-        return ending;
-    }
     let place = runner.directory.task(held.id);
     let outcome = task::outcome(&place);
-    let _ = tokio::fs::remove_dir_all(&place).await;
+    let _ = tokio::fs::remove_dir_all(&place).await; // a plain script has none
     match (ending, outcome) {
         (Ending::Exited { code: 0, .. }, Ok(outcome)) => Ending::Exited { code: 0, commit_id: outcome.commit_id },
         (ending, _) => ending,

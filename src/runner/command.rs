@@ -1,16 +1,24 @@
 //! What a job of each type runs.
 
 use std::io;
-use std::time::Duration;
 
-use crate::directory::Directory;
-use crate::jobs::Claimed;
-use crate::model::{Job, JobType, Pipeline, ResourceStatus};
+use super::Runner;
+use super::mask::Secrets;
+use crate::jobs::{Claimed, Settings};
+use crate::model::{Definition, Job, JobType, Pipeline, ResourceStatus};
 use crate::supervisor::protocol::Command;
-use crate::task::{self, PipelineContent, PipelineFile, Task};
+use crate::task::{self, PipelineContent, PipelineFile, Plugin, Task};
 
 /// Where programs are looked for if the server has no PATH itself.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a job is started.
+pub(super) struct Start {
+    /// What its supervisor is told.
+    pub(super) command: Command,
+    /// What it must not show.
+    pub(super) secrets: Secrets,
+}
 
 /// Why there is no command for a job.
 pub(super) struct NoCommand {
@@ -27,7 +35,7 @@ impl NoCommand {
 }
 
 /// The command for a claimed job.
-pub(super) fn of(claimed: &Claimed, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
+pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand> {
     let job = &claimed.job;
     if job.type_ != JobType::WorkspaceInit && claimed.workspace.status == ResourceStatus::Failed {
         return Err(NoCommand::because("The workspace is FAILED. See the log of its WORKSPACE_INIT job."));
@@ -37,53 +45,85 @@ pub(super) fn of(claimed: &Claimed, directory: &Directory, grace: Duration) -> R
         (JobType::PipelineRun | JobType::PipelineVerify, _) if failed_pipeline => {
             Err(NoCommand::because("The pipeline is FAILED. See the log of its PIPELINE_CONFIG job."))
         }
-        (JobType::PipelineRun, Some(pipeline)) => run(claimed, pipeline, directory, grace),
+        (JobType::PipelineRun, Some(pipeline)) => run(claimed, pipeline, runner),
         (JobType::WorkspaceInit, _) => {
-            system_task(claimed, &Task::WorkspaceInit { workspace: claimed.workspace.name.clone() }, directory, grace)
+            let task = Task::WorkspaceInit { workspace: claimed.workspace.name.clone() };
+            system_task(claimed, task, Settings::default(), runner)
         }
-        // The file says what the pipeline is now; a verification, what it was when that was asked for.
+        // The repository says what the pipeline is now; a verification, what it was when that was asked for. The values of its settings
+        // are nothing that a configuration needs.
         (JobType::PipelineConfig, Some(pipeline)) => {
-            let file = file(pipeline, &pipeline.definition);
-            system_task(claimed, &Task::PipelineConfig(file), directory, grace)
+            let task = Task::PipelineConfig(file(pipeline, &pipeline.definition, claimed));
+            system_task(claimed, task, Settings::default(), runner)
         }
         (JobType::PipelineVerify, Some(pipeline)) => {
-            let file = file(pipeline, &claimed.definition);
-            system_task(claimed, &Task::PipelineVerify(file), directory, grace)
+            let task = Task::PipelineVerify(file(pipeline, &claimed.definition, claimed));
+            system_task(claimed, task, settings(claimed, runner)?, runner)
         }
         (type_, _) => Err(NoCommand::because(format!("A {type_} is not for a runner."))),
     }
 }
 
-/// A script runs under bash in the repository, with the properties in its environment.
-fn run(claimed: &Claimed, pipeline: &Pipeline, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
+/// A plain script runs under bash in the repository, with the settings in its environment. What uses Meltano is a task first.
+fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start, NoCommand> {
+    let file = file(pipeline, &claimed.definition, claimed);
+    let settings = settings(claimed, runner)?;
+    if file.uses_meltano() {
+        return system_task(claimed, Task::PipelineRun(file), settings, runner);
+    }
     let Some(script) = &claimed.definition.script else {
-        return Err(NoCommand::because("The pipeline has no script, and actions cannot be run yet."));
+        return Err(NoCommand::because(
+            "The pipeline has no script, no actions and no data components: there is nothing to run.",
+        ));
     };
-    let mut environment = environment(&claimed.job);
-    environment.extend(claimed.definition.properties.iter().map(|it| (it.variable(), it.value.clone())));
-    Ok(Command {
-        program: "bash".to_owned(),
-        // The word after the script is its name, `$0`, which bash puts before its complaints.
-        arguments: vec!["-c".to_owned(), script.clone(), pipeline.name.clone()],
-        environment,
-        directory: directory.repository(claimed.workspace.id),
-        grace,
-    })
+    // The word after the script is its name, `$0`, which bash puts before its complaints.
+    let arguments = vec!["-c".to_owned(), script.clone(), pipeline.name.clone()];
+    start(claimed, "bash", arguments, Vec::new(), settings, runner)
 }
 
 /// A system task is done by this program itself, in a process of its own.
-fn system_task(claimed: &Claimed, task: &Task, directory: &Directory, grace: Duration) -> Result<Command, NoCommand> {
-    let repository = directory.repository(claimed.workspace.id);
-    let place = directory.task(claimed.job.id);
-    let prepared: io::Result<()> = std::fs::create_dir_all(&repository).and_then(|()| task::leave(&place, task));
+fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runner) -> Result<Start, NoCommand> {
+    let place = runner.directory.task(claimed.job.id);
+    let order = task::Order { task, meltano: runner.meltano.clone() };
+    let repository = runner.directory.repository(claimed.workspace.id);
+    let prepared: io::Result<()> = std::fs::create_dir_all(repository).and_then(|()| task::leave(&place, &order));
     prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
     let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
-    Ok(Command {
-        program: "/proc/self/exe".to_owned(),
-        arguments: vec!["task".to_owned(), place.to_owned()],
-        environment: environment(&claimed.job),
-        directory: repository,
-        grace,
+    // A task hands them on to what installs, and to nothing else.
+    let network =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let network = network.filter(|(name, _)| task::is_of_network(name)).collect();
+    start(claimed, "/proc/self/exe", vec!["task".to_owned(), place.to_owned()], network, settings, runner)
+}
+
+fn start(
+    claimed: &Claimed,
+    program: &str,
+    arguments: Vec<String>,
+    more: Vec<(String, String)>,
+    settings: Settings,
+    runner: &Runner,
+) -> Result<Start, NoCommand> {
+    let secrets = Secrets::of(settings.sensitive.iter().map(|value| value.as_str())).map_err(|error| {
+        NoCommand::because(format!("The sensitive values could not be kept out of the log: {error}"))
+    })?;
+    let mut environment = environment(&claimed.job);
+    environment.extend(more);
+    environment.extend(settings.variables.iter().map(|(name, value)| (name.clone(), value.to_string())));
+    let command = Command {
+        program: program.to_owned(),
+        arguments,
+        environment,
+        directory: runner.directory.repository(claimed.workspace.id),
+        grace: runner.limits.stop_grace,
+    };
+    Ok(Start { command, secrets })
+}
+
+fn settings(claimed: &Claimed, runner: &Runner) -> Result<Settings, NoCommand> {
+    runner.jobs.settings(claimed).map_err(|error| {
+        tracing::error!(job = %claimed.job.id, detail = ?error.detail(), "the settings of a job cannot be opened");
+        NoCommand::because("The sensitive settings cannot be opened, as the server's log says.")
     })
 }
 
@@ -101,17 +141,22 @@ fn environment(job: &Job) -> Vec<(String, String)> {
     environment
 }
 
-fn file(pipeline: &Pipeline, definition: &crate::model::Definition) -> PipelineFile {
+fn file(pipeline: &Pipeline, definition: &Definition, claimed: &Claimed) -> PipelineFile {
     let definition = definition.clone();
+    let plugins = claimed.uses.iter().map(|used| Plugin {
+        name: used.name.clone(),
+        definition: used.plugin.as_ref().map(|plugin| plugin.definition().clone()),
+    });
     PipelineFile {
         id: pipeline.id.to_string(),
         name: pipeline.name.clone(),
+        plugins: plugins.collect(),
         content: PipelineContent {
             version: "pipelines/v0.1".to_owned(),
             data_components: definition.data_components,
             actions: definition.actions,
             properties: definition.properties.into_iter().map(|it| it.name).collect(),
-            triggered_by: definition.triggered_by,
+            triggered_by: claimed.triggered_by.clone(),
             schedule: definition.schedule,
             timeout: definition.timeout,
             max_retries: definition.max_retries,

@@ -6,7 +6,9 @@
 
 mod attempt;
 mod command;
+mod diagnosis;
 mod holder;
+mod mask;
 mod output;
 mod rescue;
 mod splitter;
@@ -23,6 +25,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::{Claim, Jobs};
 use crate::metrics::Metrics;
+use crate::task::Meltano;
 use holder::Holder;
 
 /// How long a slot waits at most before it looks again, whatever the bell says.
@@ -69,6 +72,7 @@ pub struct Runner {
     jobs: Jobs,
     events: Events,
     directory: Directory,
+    meltano: Meltano,
     limits: Limits,
     shutdown: Shutdown,
     metrics: Metrics,
@@ -80,11 +84,12 @@ impl Runner {
         jobs: Jobs,
         events: Events,
         directory: Directory,
+        meltano: Meltano,
         limits: Limits,
         shutdown: Shutdown,
         metrics: Metrics,
     ) -> Self {
-        Self { jobs, events, directory, limits, shutdown, metrics }
+        Self { jobs, events, directory, meltano, limits, shutdown, metrics }
     }
 
     /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more. Even with none, what an

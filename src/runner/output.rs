@@ -15,6 +15,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::diagnosis::Diagnosis;
+use super::mask::{Mask, Secrets};
 use super::splitter::Splitter;
 use crate::error::Error;
 use crate::jobs::Jobs;
@@ -54,22 +56,35 @@ pub(super) struct Outside {
 
 impl Output {
     /// The output of a held job, from the reading ends of its pipes. Beyond `max_bytes` over all attempts it is discarded.
-    pub(super) fn new(jobs: Jobs, held: Job, stdout: pipe::Receiver, stderr: pipe::Receiver, max_bytes: i64) -> Self {
+    /// Of `secrets` nothing gets into it.
+    pub(super) fn new(
+        jobs: Jobs,
+        held: Job,
+        [stdout, stderr]: [pipe::Receiver; 2],
+        secrets: Secrets,
+        max_bytes: i64,
+    ) -> Self {
         let remaining = max_bytes.saturating_sub(held.log_bytes);
         Self {
             jobs,
-            stdout: Source::new(stdout, LogStream::Stdout),
-            stderr: Source::new(stderr, LogStream::Stderr),
-            batch: Batch { lines: LogLines::default(), max_bytes, remaining, full: false },
+            stdout: Source::new(stdout, LogStream::Stdout, secrets.clone()),
+            stderr: Source::new(stderr, LogStream::Stderr, secrets),
+            batch: Batch {
+                lines: LogLines::default(),
+                diagnosis: Diagnosis::starting_at(held.log_lines),
+                max_bytes,
+                remaining,
+                full: false,
+            },
             storing: None,
             store_at: Instant::now(),
             held,
         }
     }
 
-    /// Collects until the job has ended and all it printed is read, and answers the lines that are not stored yet.
-    /// [`Error::Stale`] if somebody else holds the job.
-    pub(super) async fn collect(mut self, mut outside: Outside) -> Result<LogLines, Error> {
+    /// Collects until the job has ended and all it printed is read, and answers the lines that are not stored yet, with what they all say
+    /// about a failure. [`Error::Stale`] if somebody else holds the job.
+    pub(super) async fn collect(mut self, mut outside: Outside) -> Result<(LogLines, Diagnosis), Error> {
         let mut ended = false;
         while self.stdout.open() || self.stderr.open() || !ended {
             if self.storing.is_none() && self.batch.is_due(self.store_at) {
@@ -101,7 +116,7 @@ impl Output {
         if let Some(storing) = self.storing {
             storing.await?;
         }
-        Ok(self.batch.lines)
+        Ok((self.batch.lines, self.batch.diagnosis))
     }
 
     fn store(&mut self) {
@@ -155,6 +170,7 @@ where
 /// Lines that wait to be stored.
 struct Batch {
     lines: LogLines,
+    diagnosis: Diagnosis,
     max_bytes: i64,
     remaining: i64,
     full: bool,
@@ -174,12 +190,17 @@ impl Batch {
             ));
         } else {
             self.remaining -= cost;
-            self.lines.push(at, stream, continued, text);
+            self.add(at, stream, continued, text);
         }
     }
 
     fn remark(&mut self, text: &str) {
-        self.lines.push(Timestamp::now(), LogStream::System, false, text);
+        self.add(Timestamp::now(), LogStream::System, false, text);
+    }
+
+    fn add(&mut self, at: Timestamp, stream: LogStream, continued: bool, text: &str) {
+        self.diagnosis.see(stream, text);
+        self.lines.push(at, stream, continued, text);
     }
 
     fn is_due(&self, store_at: Instant) -> bool {
@@ -195,6 +216,7 @@ impl Batch {
 struct Source {
     pipe: Option<pipe::Receiver>,
     stream: LogStream,
+    mask: Mask,
     splitter: Splitter,
     buffer: Box<[u8]>,
     /// How many bytes may still be read, once it is known.
@@ -210,10 +232,11 @@ enum Read {
 }
 
 impl Source {
-    fn new(pipe: pipe::Receiver, stream: LogStream) -> Self {
+    fn new(pipe: pipe::Receiver, stream: LogStream, secrets: Secrets) -> Self {
         Self {
             pipe: Some(pipe),
             stream,
+            mask: Mask::new(secrets),
             splitter: Splitter::default(),
             buffer: vec![0; READ_BYTES].into(),
             left: None,
@@ -244,13 +267,13 @@ impl Source {
     fn take(&mut self, read: io::Result<Read>, batch: &mut Batch) {
         let now = Timestamp::now();
         let stream = self.stream;
-        let emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
+        let mut emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
         match read {
             Ok(Read::Bytes(count)) => {
                 // What comes from a process outside of the job, after its end, is none of the job's output.
                 let count = self.left.map_or(count, |left| count.min(left));
                 self.left = self.left.map(|left| left - count);
-                self.splitter.push(&self.buffer[..count], emit);
+                self.mask.push(&self.buffer[..count], |bytes| self.splitter.push(bytes, &mut emit));
                 self.silence.as_mut().reset(Instant::now() + SILENCE);
             }
             Ok(Read::Silence) => {
@@ -276,6 +299,8 @@ impl Source {
     fn finish(&mut self, batch: &mut Batch) {
         let now = Timestamp::now();
         let stream = self.stream;
-        self.splitter.finish(|text, continued| batch.push(now, stream, continued, text));
+        let mut emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
+        self.mask.finish(|bytes| self.splitter.push(bytes, &mut emit));
+        self.splitter.finish(emit);
     }
 }

@@ -43,7 +43,7 @@ async fn rescue(runner: &Runner, job: Job) -> Result<(), Error> {
     end_by_environment(job.id).await;
     let _ = tokio::fs::remove_dir_all(runner.directory.task(job.id)).await;
     let ending = Ending::Lost(Holder::Server);
-    let end = || runner.jobs.end(&job, ending.clone(), LogLines::default());
+    let end = || runner.jobs.end(&job, ending.clone(), LogLines::default(), None);
     let job = until_stored("a rescued job's end", &job, end).await?;
     tracing::warn!(job = %job.id, status = %job.status, "rescued a job");
     Ok(())

@@ -7,7 +7,7 @@ use super::conn::Conn;
 use super::fragment::maybe;
 use super::schema::{changes, jobs};
 use crate::error::Error;
-use crate::model::{Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
+use crate::model::{Activity, ActivityLevel, Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
 
 /// Which changes are wanted: those that meet every condition.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,13 +20,33 @@ pub struct ChangeFilter {
     pub job: Option<JobId>,
 }
 
-/// A stretch of the status stream.
+/// A stretch of the stream.
 #[derive(Debug, Clone)]
-pub struct ChangePage {
+pub struct ChangePage<T> {
     /// The changes in it that were wanted.
-    pub changes: Vec<StatusChange>,
+    pub changes: Vec<T>,
     /// The position up to which there are no others.
     pub read_to: i64,
+}
+
+impl<T> ChangePage<T> {
+    /// What was found, at most so many, in a stream that ends at a position.
+    fn of(changes: Vec<T>, at_most: i64, end: i64, position: impl Fn(&T) -> i64) -> Self {
+        let full = i64::try_from(changes.len()).is_ok_and(|read| read == at_most);
+        let read_to = changes.last().filter(|_| full).map_or(end, position);
+        Self { changes, read_to }
+    }
+}
+
+/// What a filter wants of the stream after a position.
+macro_rules! after {
+    ($filter:expr, $after:expr) => {
+        changes::table
+            .filter(changes::position.gt($after))
+            .filter(maybe($filter.workspace, |it| changes::workspace.eq(it)))
+            .filter(maybe($filter.pipeline, |it| changes::pipeline.eq(it)))
+            .filter(maybe($filter.job, |it| changes::job.eq(it)))
+    };
 }
 
 impl Conn {
@@ -48,6 +68,25 @@ impl Conn {
             c::attempt.eq(job.attempt),
             c::at.eq(at),
             c::deleted.eq(deleted),
+        );
+        self.one(diesel::insert_into(c::table).values(row).returning(c::position)).await
+    }
+
+    /// Adds to the stream that a run of a pipeline was skipped, and why.
+    pub async fn insert_skip(
+        &mut self,
+        workspace: WorkspaceId,
+        pipeline: PipelineId,
+        why: &str,
+        at: Timestamp,
+    ) -> Result<i64, Error> {
+        use changes as c;
+        let row = (
+            c::workspace.eq(workspace),
+            c::pipeline.eq(pipeline),
+            c::at.eq(at),
+            c::deleted.eq(false),
+            c::skipped.eq(why),
         );
         self.one(diesel::insert_into(c::table).values(row).returning(c::position)).await
     }
@@ -83,20 +122,16 @@ impl Conn {
         Ok(())
     }
 
-    /// The wanted changes after a position, in order. [`Error::CursorExpired`] if there may have been others that are gone.
+    /// The wanted changes of statuses after a position, in order. [`Error::CursorExpired`] if there may have been others that are gone.
     pub async fn status_changes(
         &mut self,
         filter: ChangeFilter,
         after: i64,
         at_most: i64,
-    ) -> Result<ChangePage, Error> {
+    ) -> Result<ChangePage<StatusChange>, Error> {
         self.check_kept_after(after).await?;
         let end = self.last_change_position().await?;
-        let wanted = changes::table
-            .filter(changes::position.gt(after))
-            .filter(maybe(filter.workspace, |it| changes::workspace.eq(it)))
-            .filter(maybe(filter.pipeline, |it| changes::pipeline.eq(it)))
-            .filter(maybe(filter.job, |it| changes::job.eq(it)))
+        let wanted = after!(filter, after)
             .filter(changes::status.is_not_null())
             .select((
                 changes::position,
@@ -112,9 +147,40 @@ impl Conn {
             .order(changes::position)
             .limit(at_most);
         let found: Vec<StatusChange> = self.all(wanted).await?;
-        let full = i64::try_from(found.len()).is_ok_and(|read| read == at_most);
-        let read_to = found.last().filter(|_| full).map_or(end, |last| last.position);
-        Ok(ChangePage { changes: found, read_to })
+        Ok(ChangePage::of(found, at_most, end, |change| change.position))
+    }
+
+    /// What happened to pipelines after a position, in order. [`Error::CursorExpired`] if there may have been more that is gone.
+    pub async fn activity(
+        &mut self,
+        filter: ChangeFilter,
+        level: ActivityLevel,
+        after: i64,
+        at_most: i64,
+    ) -> Result<ChangePage<Activity>, Error> {
+        self.check_kept_after(after).await?;
+        let end = self.last_change_position().await?;
+        let statuses: &[JobStatus] = match level {
+            ActivityLevel::All => &[JobStatus::Running, JobStatus::Complete, JobStatus::Error, JobStatus::Stopped],
+            ActivityLevel::Errors => &[JobStatus::Error],
+        };
+        let wanted = after!(filter, after)
+            .filter(changes::pipeline.is_not_null())
+            .filter(changes::deleted.eq(false))
+            .filter(changes::skipped.is_not_null().or(changes::status.eq_any(statuses).assume_not_null()))
+            .select((
+                changes::position,
+                changes::pipeline.assume_not_null(),
+                changes::job,
+                changes::status,
+                changes::attempt,
+                changes::at,
+                changes::skipped,
+            ))
+            .order(changes::position)
+            .limit(at_most);
+        let found: Vec<Activity> = self.all(wanted).await?;
+        Ok(ChangePage::of(found, at_most, end, |activity| activity.position))
     }
 
     /// The position of the newest change: 0 where there is none.

@@ -128,6 +128,13 @@ impl Conn {
         rows.into_iter().map(Pipeline::try_from).collect()
     }
 
+    /// All pipelines of a workspace that are not deleted, by name.
+    pub async fn pipelines_of(&mut self, workspace: WorkspaceId) -> Result<Vec<Pipeline>, Error> {
+        let found = present!().filter(pipelines::workspace.eq(workspace)).order(pipelines::name).select(COLUMNS);
+        let rows: Vec<Row> = self.all(found).await?;
+        rows.into_iter().map(Pipeline::try_from).collect()
+    }
+
     /// The workspace's pipeline with this name, unless it is deleted.
     pub async fn pipeline_named(&mut self, workspace: WorkspaceId, name: &str) -> Result<Option<PipelineId>, Error> {
         let named = pipelines::table
@@ -204,6 +211,7 @@ impl Conn {
 
     /// Removes a deleted pipeline that has no jobs left.
     pub async fn remove_pipeline(&mut self, id: PipelineId) -> Result<(), Error> {
+        self.remove_triggers_of(id).await?;
         self.run(diesel::delete(definitions::table.filter(definitions::pipeline.eq(id)))).await?;
         self.run(diesel::delete(pipelines::table.find(id))).await?;
         Ok(())

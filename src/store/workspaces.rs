@@ -100,6 +100,7 @@ impl Conn {
     /// Removes a deleted workspace that has no jobs left, and all that it owns.
     pub async fn remove_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
         self.remove_invitations_of(id).await?;
+        self.remove_data_components_of(id).await?;
         self.remove_pipelines_of(id).await?;
         self.run(diesel::delete(workspaces::table.find(id))).await?;
         Ok(())

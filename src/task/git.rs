@@ -43,6 +43,24 @@ impl Repository {
         self.git(&["rev-parse", "--verify", "--quiet", BRANCH], "").ok()
     }
 
+    /// The files of the newest commit that these patterns name.
+    pub(super) fn files(&self, patterns: &[&str]) -> Result<Vec<PathBuf>, Failure> {
+        if self.head().is_none() {
+            return Ok(Vec::new());
+        }
+        // Of `ls-tree` a pattern is only ever the beginning of a path, so what is wanted is found in an index.
+        self.git(&["read-tree", BRANCH], "")?;
+        let found = self.raw(&[&["ls-files", "-z", "--cached", "--"], patterns].concat(), "")?;
+        let names = found.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(|name| PathBuf::from(String::from_utf8_lossy(name).into_owned())).collect())
+    }
+
+    /// What the newest commit holds in a file, which is a text.
+    pub(super) fn content(&self, path: &Path) -> Result<String, Failure> {
+        let content = self.raw(&["cat-file", "blob", &format!("{BRANCH}:{}", path.display())], "")?;
+        String::from_utf8(content).map_err(|_| Failure::Said(format!("{} is not UTF-8.", path.display())))
+    }
+
     /// Commits these changes on top of what is there, and answers the commit that holds them. If nothing changes, that is the
     /// newest one.
     pub(super) fn commit(&self, message: &str, changes: &[Change<'_>]) -> Result<String, Failure> {
@@ -90,8 +108,13 @@ impl Repository {
         }
     }
 
-    /// Runs git with this on its standard input, and answers what it prints.
+    /// Runs git with this on its standard input, and answers the line that it prints.
     fn git(&self, arguments: &[&str], input: &str) -> Result<String, Failure> {
+        Ok(String::from_utf8_lossy(&self.raw(arguments, input)?).trim().to_owned())
+    }
+
+    /// The same, byte for byte.
+    fn raw(&self, arguments: &[&str], input: &str) -> Result<Vec<u8>, Failure> {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
@@ -106,7 +129,7 @@ impl Repository {
         }
         let output = child.wait_with_output()?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            return Ok(output.stdout);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         Err(Failure::Said(format!("git {} failed: {}", arguments.join(" "), said.trim())))

@@ -4,7 +4,9 @@
 //! a file; what it prints is its log; what came of it, it writes to another file.
 
 mod git;
+mod meltano;
 mod pipeline_config;
+mod pipeline_run;
 mod pipeline_verify;
 mod workspace_init;
 
@@ -14,6 +16,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
+
+pub use meltano::{Meltano, MeltanoOptions, Plugin, is_of_network};
+
+/// A task, and what it needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// What is to be done.
+    pub task: Task,
+    /// Which Meltano there is.
+    pub meltano: Meltano,
+}
 
 /// What a task is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,9 +40,11 @@ pub enum Task {
     PipelineConfig(PipelineFile),
     /// Show and check a pipeline.
     PipelineVerify(PipelineFile),
+    /// Run a pipeline that uses Meltano.
+    PipelineRun(PipelineFile),
 }
 
-/// A pipeline as it is written into the repository. The values of properties are not in it.
+/// A pipeline as it is written into the repository, and what it uses. The values of properties are not in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PipelineFile {
     /// The pipeline's id, by which its file is found again after a rename.
@@ -38,6 +53,8 @@ pub struct PipelineFile {
     pub name: String,
     /// What it says.
     pub content: PipelineContent,
+    /// The data components and plugins that it uses, in the order in which it names them.
+    pub plugins: Vec<Plugin>,
 }
 
 /// The content of a pipeline's file.
@@ -70,13 +87,39 @@ pub struct Outcome {
     pub commit_id: Option<String>,
 }
 
+impl PipelineFile {
+    /// Whether the pipeline is run with Meltano. A plain script is not.
+    pub fn uses_meltano(&self) -> bool {
+        !self.plugins.is_empty()
+    }
+
+    /// What Meltano is to run: the actions, or, where there are none, each extractor and after it the loader.
+    fn blocks(&self) -> Result<Vec<&str>, Failure> {
+        if !self.content.actions.is_empty() {
+            return Ok(self.content.actions.iter().map(String::as_str).collect());
+        }
+        let named = |wanted: fn(&Plugin) -> bool| -> Vec<&str> {
+            self.plugins.iter().filter(|plugin| wanted(plugin)).map(|plugin| plugin.name.as_str()).collect()
+        };
+        let (extractors, loaders) = (named(Plugin::is_extractor), named(Plugin::is_loader));
+        match &loaders[..] {
+            [loader] if !extractors.is_empty() => Ok(extractors.into_iter().flat_map(|it| [it, *loader]).collect()),
+            _ => Err(Failure::Said(format!(
+                "Without actions a pipeline runs each of its extractors and after it its one loader: it names {} extractors and {} loaders.",
+                extractors.len(),
+                loaders.len()
+            ))),
+        }
+    }
+}
+
 const ORDER: &str = "task.json";
 const OUTCOME: &str = "outcome.json";
 
 /// Leaves a task in a new directory for the process that is to do it.
-pub fn leave(directory: &Path, task: &Task) -> io::Result<()> {
+pub fn leave(directory: &Path, order: &Order) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    fs::write(directory.join(ORDER), serde_json::to_vec(task)?)
+    fs::write(directory.join(ORDER), serde_json::to_vec(order)?)
 }
 
 /// What came of a task that has ended.
@@ -96,14 +139,15 @@ pub fn run(directory: &Path) -> ExitCode {
 }
 
 fn perform(directory: &Path) -> Result<(), Failure> {
-    let task: Task = serde_json::from_slice(&fs::read(directory.join(ORDER))?)?;
+    let Order { task, meltano } = serde_json::from_slice(&fs::read(directory.join(ORDER))?)?;
     let commit_id = match task {
-        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, directory)?),
-        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, directory)?),
+        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, &meltano, directory)?),
+        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, &meltano, directory)?),
         Task::PipelineVerify(file) => {
-            pipeline_verify::run(&file)?;
+            pipeline_verify::run(&file, &meltano)?;
             None
         }
+        Task::PipelineRun(file) => return Err(pipeline_run::run(&file, &meltano)),
     };
     fs::write(directory.join(OUTCOME), serde_json::to_vec(&Outcome { commit_id })?)?;
     Ok(())
@@ -127,6 +171,22 @@ fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     let _ = fs::remove_file(&temporary); // an earlier try's, if there is one
     fs::File::create_new(&temporary)?.write_all(content.as_bytes())?;
     fs::rename(&temporary, path)
+}
+
+/// Writes a file of the repository to the current directory. Jobs can write there too: a link that one has put in the place of a directory is
+/// not followed.
+fn write_in_place(path: &Path, content: &str) -> io::Result<()> {
+    let mut directory = PathBuf::new();
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        directory.push(part);
+        match fs::symlink_metadata(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&directory)?,
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", directory.display()))),
+            Err(error) => return Err(error),
+        }
+    }
+    write_whole(path, content)
 }
 
 /// A line of the task's log. A log that nobody reads is no reason to fail.

@@ -1,18 +1,22 @@
-//! `PIPELINE_CONFIG`: a pipeline's definition in the workspace's repository.
+//! `PIPELINE_CONFIG`: a pipeline's definition in the workspace's repository, and what it uses in the Meltano project.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::git::{Change, Repository};
+use super::meltano::{Meltano, Project};
 use super::{Failure, PipelineFile, say, write_whole};
 
 const DIRECTORY: &str = "pipelines";
 
-/// Writes the definition to `pipelines/<name>.yml` and commits it. A file that the pipeline had under another name is removed in
-/// the same commit. May be run again after a crash at any point.
-pub(super) fn run(file: &PipelineFile, scratch: &Path) -> Result<String, Failure> {
+/// Writes the definition to `pipelines/<name>.yml`, adds the data components and plugins to the project, installs them, and commits all
+/// of that. A file that the pipeline had under another name is removed in the same commit. May be run again after a crash at any
+/// point.
+pub(super) fn run(file: &PipelineFile, meltano: &Meltano, scratch: &Path) -> Result<String, Failure> {
     let repository = Repository::open(scratch)?;
+    let project = if file.uses_meltano() { configure(file, meltano, &repository, scratch)? } else { BTreeMap::new() };
     fs::create_dir_all(DIRECTORY)?;
     // Jobs can write here. What is written for them must not end up where a link of theirs points.
     if !fs::symlink_metadata(DIRECTORY)?.is_dir() {
@@ -27,13 +31,32 @@ pub(super) fn run(file: &PipelineFile, scratch: &Path) -> Result<String, Failure
     let old: Vec<PathBuf> = files_of(&file.id)?.into_iter().filter(|old| *old != path).collect();
     let mut changes = vec![Change::Write(&path, &text)];
     changes.extend(old.iter().map(|old| Change::Remove(old)));
+    changes.extend(project.iter().map(|(path, content)| Change::Write(path, content)));
     let commit = repository.commit(&format!("Configure pipeline {}", file.name), &changes)?;
+    Project::put_in_place(&project)?;
     // Last, so that after a crash before it the old names are still known.
     for old in &old {
         fs::remove_file(old)?;
         say(format_args!("Removed {}: the pipeline has another name now.", old.display()));
     }
     Ok(commit)
+}
+
+/// The files of the Meltano project, with what the pipeline uses in it.
+fn configure(
+    file: &PipelineFile,
+    meltano: &Meltano,
+    repository: &Repository,
+    scratch: &Path,
+) -> Result<BTreeMap<PathBuf, String>, Failure> {
+    if file.content.inline_script.is_none() {
+        file.blocks()?;
+    }
+    let program = meltano.find()?;
+    let project = Project::check_out(repository, meltano, &program, scratch)?;
+    project.add(&meltano.in_scratch(&program, project.root(), scratch), &file.id, &file.plugins)?;
+    meltano.for_pipeline(&program, project.root(), &file.id)?.install(&file.plugins)?;
+    project.files()
 }
 
 /// The first line of the pipeline's file, by which it is told from those of others.

@@ -1,7 +1,6 @@
 //! Clients that people use, against the server. What each does is in a script of its own in `tests/clients`, or in
 //! `examples/typescript`.
 
-mod installation;
 mod script;
 
 use std::path::Path;
@@ -10,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use self::script::Script;
-use crate::support::{TestServer, text, wait_for};
+use crate::support::{TestServer, installation, text, wait_for};
 
 const TOKEN: &str = "jobstream-test-3f2b8c1e6f0a";
 /// Not where other tests have their connections: one of those could get the port while the server restarts.

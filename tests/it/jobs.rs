@@ -246,9 +246,7 @@ async fn a_pipeline_with_an_active_run_is_busy() {
 async fn a_pipeline_without_a_script_ends_with_an_error_that_says_so() {
     let server = TestServer::start();
     let workspace = server.workspace("Workspace").await;
-    let pipeline = server
-        .pipeline_with(json!({ "workspaceId": workspace, "name": "Pipeline", "actions": ["tap"], "maxRetries": 2 }))
-        .await;
+    let pipeline = server.pipeline_with(json!({ "workspaceId": workspace, "name": "Pipeline", "maxRetries": 2 })).await;
     let job = server.run(&pipeline).await;
     let done = server.final_job(&job).await;
     assert_eq!((&done["status"], &done["exitCode"], &done["attempt"]), (&json!("ERROR"), &Value::Null, &json!(1)));

@@ -25,14 +25,23 @@ pub(in crate::graphql) struct Size {
     pub(in crate::graphql) circular: bool,
     /// Whether logs are asked for.
     pub(in crate::graphql) reads_logs: bool,
+    /// Whether something is asked for that changes by itself, as time goes on.
+    pub(in crate::graphql) reads_clock: bool,
     /// Whether the schema is asked for.
     pub(in crate::graphql) introspects: bool,
 }
 
 impl Size {
     /// More than any limit allows.
-    const TOO_MUCH: Self =
-        Self { selections: u64::MAX, aliases: 0, directives: 0, circular: false, reads_logs: true, introspects: true };
+    const TOO_MUCH: Self = Self {
+        selections: u64::MAX,
+        aliases: 0,
+        directives: 0,
+        circular: false,
+        reads_logs: true,
+        reads_clock: true,
+        introspects: true,
+    };
 
     /// One selection.
     fn one<T>(directives: &[Positioned<T>]) -> Self {
@@ -50,6 +59,7 @@ impl Add for Size {
             directives: self.directives.saturating_add(other.directives),
             circular: self.circular || other.circular,
             reads_logs: self.reads_logs || other.reads_logs,
+            reads_clock: self.reads_clock || other.reads_clock,
             introspects: self.introspects || other.introspects,
         }
     }
@@ -83,6 +93,7 @@ impl<'a> Counter<'a> {
                 let own = Size {
                     aliases: field.alias.is_some().into(),
                     reads_logs: field.name.node == "logs",
+                    reads_clock: field.name.node == "nextRuns",
                     introspects: ["__schema", "__type"].contains(&field.name.node.as_str()),
                     ..Size::one(&field.directives)
                 };

@@ -61,6 +61,7 @@ fn plan_of(caller: Caller) -> Plan {
         variables: Variables::default(),
         order: Order::default(),
         reads_logs: false,
+        reads_clock: false,
     }
 }
 

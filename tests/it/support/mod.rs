@@ -4,6 +4,7 @@
 //! `waiting`.
 
 mod exposition;
+pub mod installation;
 mod requests;
 mod waiting;
 mod wire;
@@ -52,6 +53,35 @@ impl TestServer {
     /// A server with these options and variables.
     pub fn with_environment(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::listening("127.0.0.1:0", arguments, environment)
+    }
+
+    /// A server with the data plugins of the tests, and these options. It has no Meltano.
+    pub fn with_plugins(arguments: &[&str]) -> Self {
+        Self::knowing_plugins(arguments, &[])
+    }
+
+    /// A server with the data plugins of the tests, and Meltano. Nothing, and a word on why, if that cannot be had.
+    pub fn with_meltano(arguments: &[&str]) -> Option<Self> {
+        let meltano = installation::meltano()?;
+        // What runs the plugins is beside their definitions.
+        let path = format!("{}:{}", plugins().display(), std::env::var("PATH").expect("a PATH"));
+        let meltano = meltano.to_str().expect("UTF-8");
+        Some(Self::knowing_plugins(arguments, &[("JOBSTREAM_MELTANO", meltano), ("PATH", &path)]))
+    }
+
+    fn knowing_plugins(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let definitions = directory.path().join("data/plugins");
+        std::fs::create_dir_all(&definitions).expect("a directory");
+        for entry in std::fs::read_dir(plugins()).expect("the plugins") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|it| it == "yml") {
+                std::fs::copy(&path, definitions.join(path.file_name().expect("a name"))).expect("a copy");
+            }
+        }
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Self::on(directory, Vec::new(), arguments, environment)
     }
 
     /// A server that listens at this address, whose port is 0.
@@ -117,7 +147,8 @@ impl TestServer {
     pub fn command(directory: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jobstream"));
         command.args(["serve", "--data-dir"]).arg(directory.join("data"));
-        command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+        // Most tests need no Meltano; those that do name one.
+        command.env("JOBSTREAM_MELTANO", "none").env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
         command
     }
 
@@ -248,6 +279,11 @@ impl Drop for TestServer {
             eprintln!("the server's log:\n{}", self.log());
         }
     }
+}
+
+/// Where the data plugins of the tests are.
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins")
 }
 
 fn token_of(environment: &[(String, String)]) -> Option<&str> {

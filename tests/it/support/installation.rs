@@ -1,11 +1,11 @@
-//! What the clients need. `target/clients` is a copy of their part of the source tree, with their packages beside them;
-//! those are installed once, and again when the manifests have changed.
+//! What tests need of npm and the Python package index. `target/clients` is a copy of the parts of the source tree that say what that is,
+//! with the packages beside them; those are installed once, and again when the manifests have changed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::skip;
+use super::skip;
 
 pub const TYPESCRIPT_EXAMPLE: &str = "examples/typescript";
 const CLIENTS: &str = "tests/clients";
@@ -31,6 +31,11 @@ pub fn typescript_example() -> Option<PathBuf> {
     installed(TYPESCRIPT_EXAMPLE, &NPM)
 }
 
+/// The Meltano that tests share: the one that a server would install for itself.
+pub fn meltano() -> Option<PathBuf> {
+    Some(installed("src/task/meltano", &UV)?.join("venv/bin/meltano"))
+}
+
 /// How packages are installed: what says which, the commands, and where it is noted what was installed.
 struct Installer {
     manifests: &'static [&'static str],
@@ -51,6 +56,16 @@ const PIP: Installer = Installer {
     manifests: &["requirements.txt"],
     commands: &["python3 -m venv --clear venv", "venv/bin/python -m pip install --requirement requirements.txt"],
     note: "installed-by-pip",
+};
+
+const UV: Installer = Installer {
+    manifests: &["requirements.txt"],
+    commands: &[
+        "python3 -m venv --clear venv",
+        "venv/bin/python -m pip install uv",
+        "venv/bin/uv pip install --python venv/bin/python --requirements requirements.txt",
+    ],
+    note: "installed-by-uv",
 };
 
 /// The copy of a directory of the source tree, with its packages. Nothing, and a word on why, if they cannot be had.

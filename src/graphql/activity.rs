@@ -1,0 +1,63 @@
+//! Activity: what happens to pipelines.
+
+use async_graphql::{Context, ID, Object, Result};
+use futures_util::FutureExt;
+
+use super::connection::stream_cursor;
+use super::job::Job;
+use super::pipeline::Pipeline;
+use crate::model::{self, ActivityKind, Timestamp};
+use crate::store::Store;
+
+pub(super) struct PipelineActivity(pub(super) model::Activity);
+
+/// Something that happened to a pipeline. `job` and `pipeline` are as they are now; the rest is what happened.
+#[Object]
+impl PipelineActivity {
+    /// Where the stream goes on after this: give it as `after`.
+    async fn cursor(&self) -> String {
+        stream_cursor(self.0.position)
+    }
+
+    /// What happened.
+    async fn kind(&self) -> ActivityKind {
+        self.0.kind()
+    }
+
+    /// When it was.
+    async fn at(&self) -> Timestamp {
+        self.0.at
+    }
+
+    /// Why a run was skipped; null otherwise.
+    async fn reason(&self) -> Option<&str> {
+        self.0.skipped.as_deref()
+    }
+
+    /// The attempt that started or ended; null for a run that was skipped.
+    async fn attempt(&self) -> Option<i32> {
+        self.0.attempt
+    }
+
+    /// The job that started or ended; null for a run that was skipped.
+    async fn job_id(&self) -> Option<ID> {
+        self.0.job.map(|id| id.to_string().into())
+    }
+
+    /// That job as it is now: null if it has been deleted.
+    async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
+        let Some(id) = self.0.job else { return Ok(None) };
+        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
+    }
+
+    /// The pipeline that it happened to.
+    async fn pipeline_id(&self) -> ID {
+        self.0.pipeline.to_string().into()
+    }
+
+    /// That pipeline as it is now: null if it has been deleted.
+    async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Pipeline>> {
+        let id = self.0.pipeline;
+        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.pipeline(id).boxed()).await?.map(Pipeline))
+    }
+}

@@ -1,0 +1,140 @@
+//! Schedules: runs that are queued when their time has come.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::{Jobs, Unit};
+use crate::error::Error;
+use crate::model::{
+    CauseType, Job, JobId, JobType, Pipeline, PipelineId, ResourceStatus, Schedule, Timestamp, WorkspaceId,
+};
+
+/// How many ticks one transaction takes.
+const TICKS: i64 = 100;
+
+/// What becomes of ticks that came while no server was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MissedTicks {
+    /// They are skipped, which the pipeline's activity says.
+    Skip,
+    /// One run makes up for all of a pipeline.
+    RunOnce,
+}
+
+/// Why a job is queued.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cause {
+    pub(super) type_: CauseType,
+    pub(super) job: Option<JobId>,
+    pub(super) tick: Option<Timestamp>,
+}
+
+impl Cause {
+    /// Somebody asked for it.
+    pub(super) const USER: Self = Self { type_: CauseType::User, job: None, tick: None };
+}
+
+impl Jobs {
+    /// Deals with the ticks that came while no server was up, and sets all schedules to the first tick that comes. The time zone may have
+    /// changed since they were set.
+    pub async fn begin_schedules(&self) -> Result<(), Error> {
+        let (zone, missed) = (self.rules.zone, self.rules.missed_ticks);
+        self.commit(move |unit| {
+            async move {
+                let scheduled = unit.conn.next_ticks(None, i64::MAX).await?;
+                for (id, tick) in scheduled {
+                    let pipeline = unit.pipeline(id).await?;
+                    let schedule =
+                        pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+                    let now = unit.now;
+                    unit.conn.set_next_run(id, schedule.as_ref().and_then(|it| it.next_after(now))).await?;
+                    if tick > now {
+                        continue;
+                    }
+                    let last = schedule.and_then(|it| it.last_until(now)).filter(|last| *last >= tick).unwrap_or(tick);
+                    match missed {
+                        MissedTicks::RunOnce => {
+                            let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(last) };
+                            unit.start_run(id, cause).await?;
+                        }
+                        MissedTicks::Skip => {
+                            let ticks =
+                                if last == tick { format!("of {tick}") } else { format!("from {tick} to {last}") };
+                            let reason =
+                                format!("The server was down: the schedule's ticks {ticks} are not made up for.");
+                            unit.skip(pipeline.workspace, id, &reason).await?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// The ticks of a pipeline that come next.
+    pub fn next_runs(&self, pipeline: &Pipeline, count: usize) -> Vec<Timestamp> {
+        let schedule = pipeline.definition.schedule.as_deref();
+        let Some(schedule) = schedule.and_then(|it| Schedule::parse(it, self.rules.zone).ok()) else {
+            return Vec::new();
+        };
+        let first = schedule.next_after(Timestamp::now());
+        std::iter::successors(first, |tick| schedule.next_after(*tick)).take(count).collect()
+    }
+
+    /// Takes the ticks that are due, some at a time, each with the run that it queues or the note that it is skipped. Answers when to come
+    /// again: how long it is until the next tick, if there is one.
+    pub async fn take_ticks(&self) -> Result<Option<Duration>, Error> {
+        let zone = self.rules.zone;
+        self.commit(move |unit| {
+            async move {
+                for (id, tick) in unit.conn.next_ticks(Some(unit.now), TICKS).await? {
+                    let pipeline = unit.pipeline(id).await?;
+                    let schedule =
+                        pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+                    if unit.conn.take_tick(id, tick, schedule.and_then(|it| it.next_after(tick))).await? {
+                        let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(tick) };
+                        unit.start_run(id, cause).await?;
+                    }
+                }
+                let next = unit.conn.next_ticks(None, 1).await?;
+                Ok(next.first().map(|(_, tick)| tick.since(unit.now)))
+            }
+            .boxed()
+        })
+        .await
+    }
+}
+
+impl Unit<'_> {
+    /// Queues a run that nobody asked for at this moment. Where it cannot be queued the stream says so.
+    pub(super) async fn start_run(&mut self, id: PipelineId, cause: Cause) -> Result<Option<Job>, Error> {
+        let Some(pipeline) = self.conn.pipeline(id).await? else { return Ok(None) };
+        let what = match cause.type_ {
+            CauseType::Trigger => "The pipeline was triggered",
+            _ => "The schedule's tick came",
+        };
+        let workspace = self.workspace(pipeline.workspace).await?;
+        let why_not = if let Some(active) = self.conn.active_run(id).await? {
+            format!("{what} while a run was active: job {active}.")
+        } else if workspace.status == ResourceStatus::Failed {
+            format!("{what} while the workspace was FAILED.")
+        } else if pipeline.status == ResourceStatus::Failed {
+            format!("{what} while the pipeline was FAILED.")
+        } else {
+            return Ok(Some(self.queue_for_pipeline(&pipeline, JobType::PipelineRun, cause).await?));
+        };
+        self.skip(pipeline.workspace, id, &why_not).await?;
+        Ok(None)
+    }
+
+    /// Notes in the stream that a run was skipped, and why.
+    async fn skip(&mut self, workspace: WorkspaceId, pipeline: PipelineId, why: &str) -> Result<(), Error> {
+        self.conn.insert_skip(workspace, pipeline, why, self.now).await?;
+        self.rings.status = true;
+        self.tally.skipped();
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! The ticks of schedules that come next.
+
+use diesel::prelude::*;
+
+use super::conn::Conn;
+use super::fragment::as_indexed;
+use super::schema::pipelines;
+use crate::error::Error;
+use crate::model::{PipelineId, Timestamp};
+
+/// Pipelines that have a schedule: `pipelines_next_run`.
+const SCHEDULED: &str = "pipelines.next_run IS NOT NULL AND pipelines.deleted IS NULL";
+
+impl Conn {
+    /// Sets the next tick of a pipeline.
+    pub async fn set_next_run(&mut self, pipeline: PipelineId, next: Option<Timestamp>) -> Result<(), Error> {
+        self.run(diesel::update(pipelines::table.find(pipeline)).set(pipelines::next_run.eq(next))).await?;
+        Ok(())
+    }
+
+    /// Moves the next tick of a pipeline on, and says whether it was still that one: if not, somebody else has taken it.
+    pub async fn take_tick(
+        &mut self,
+        pipeline: PipelineId,
+        tick: Timestamp,
+        next: Option<Timestamp>,
+    ) -> Result<bool, Error> {
+        let expected = pipelines::table.find(pipeline).filter(pipelines::next_run.eq(tick));
+        Ok(self.run(diesel::update(expected).set(pipelines::next_run.eq(next))).await? == 1)
+    }
+
+    /// The ticks that come first, of this many pipelines, up to a moment if there is one.
+    pub async fn next_ticks(
+        &mut self,
+        until: Option<Timestamp>,
+        at_most: i64,
+    ) -> Result<Vec<(PipelineId, Timestamp)>, Error> {
+        let due = pipelines::table
+            .filter(as_indexed(SCHEDULED))
+            .filter(super::fragment::maybe(until, |it| pipelines::next_run.le(it).assume_not_null()))
+            .order((pipelines::next_run, pipelines::id))
+            .select((pipelines::id, pipelines::next_run.assume_not_null()))
+            .limit(at_most);
+        self.all(due).await
+    }
+}

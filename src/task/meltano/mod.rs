@@ -1,0 +1,207 @@
+//! Meltano: which one there is, and how it is run.
+
+mod installation;
+mod plugins;
+mod project;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+
+pub(super) use installation::{Missing, Program};
+pub(super) use project::Project;
+
+/// Which Meltano is used, and where it keeps what.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Meltano")]
+pub struct MeltanoOptions {
+    /// The Meltano that jobs use: a path, or a name on the PATH. Without it: `meltano` on the PATH; else one that the server installs for itself when
+    /// a job needs it, for which it needs Python 3.10 or later. With `none`, jobs that need it end with ERROR.
+    #[arg(long, env = "JOBSTREAM_MELTANO", value_name = "COMMAND")]
+    pub meltano: Option<String>,
+
+    /// Where Meltano keeps how far a pipeline has loaded: a URI that Meltano knows as a state backend, such as `s3://bucket/prefix`. In the data
+    /// directory unless it is said here.
+    #[arg(long, env = "JOBSTREAM_MELTANO_STATE", value_name = "URI")]
+    pub meltano_state: Option<String>,
+}
+
+/// What a task has to know of Meltano.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Meltano {
+    /// The command that the operator has named.
+    pub command: Option<String>,
+    /// The directory for the server's own installation, and for what is kept of each pipeline.
+    pub home: PathBuf,
+    /// The state backend.
+    pub state: String,
+}
+
+impl MeltanoOptions {
+    /// What tasks are told, where Meltano is kept in this directory.
+    pub fn found_in(&self, home: PathBuf) -> Meltano {
+        let state = self.meltano_state.clone().unwrap_or_else(|| format!("file://{}", home.join("state").display()));
+        Meltano { command: self.meltano.clone(), home, state }
+    }
+}
+
+/// A plugin as a pipeline uses it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plugin {
+    /// What the pipeline calls it: the name of a data component, or of the data plugin itself.
+    pub name: String,
+    /// The definition of the data plugin, in Meltano's form. None if it is gone.
+    pub definition: Option<serde_json::Value>,
+}
+
+/// Variables that say how the network is reached. What installs has them, and nothing else.
+const NETWORK: [&str; 12] = [
+    "ALL_PROXY",
+    "CURL_CA_BUNDLE",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
+
+/// Whether a variable says how the network, or the Python package index, is reached.
+pub fn is_of_network(variable: &str) -> bool {
+    NETWORK.contains(&variable) || variable.starts_with("PIP_") || variable.starts_with("UV_")
+}
+
+/// What a step has in its environment beside what every job has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing.
+    None,
+    /// The settings of the pipeline.
+    Settings,
+    /// The network.
+    Network,
+}
+
+/// A Meltano that is there, and the place of one pipeline in it.
+#[derive(Debug)]
+pub(super) struct Runs<'a> {
+    program: &'a Program,
+    meltano: &'a Meltano,
+    /// The directory of meltano.yml.
+    root: PathBuf,
+    /// What Meltano keeps beside it.
+    system: PathBuf,
+    environment: Option<String>,
+}
+
+impl Meltano {
+    /// What is kept of a pipeline: the installed plugins, Meltano's own database, the files of runs.
+    fn of_pipeline(&self, pipeline: &str) -> PathBuf {
+        self.home.join("pipelines").join(pipeline)
+    }
+
+    /// Meltano with a project that belongs to no pipeline.
+    pub(super) fn in_scratch<'a>(&'a self, program: &'a Program, root: &Path, scratch: &Path) -> Runs<'a> {
+        Runs { program, meltano: self, root: root.to_owned(), system: scratch.join("meltano"), environment: None }
+    }
+
+    /// Meltano for a pipeline, whose environment has its id, with a project that is checked out here.
+    pub(super) fn for_pipeline<'a>(
+        &'a self,
+        program: &'a Program,
+        root: &Path,
+        pipeline: &str,
+    ) -> Result<Runs<'a>, Failure> {
+        let (system, environment) = (self.of_pipeline(pipeline), Some(pipeline.to_owned()));
+        Ok(Runs { program, meltano: self, root: root.canonicalize()?, system, environment })
+    }
+}
+
+impl Runs<'_> {
+    /// Runs Meltano, with its output in the task's log.
+    fn run(&self, access: Access, arguments: &[&str]) -> Result<(), Failure> {
+        let status = self.command(access, arguments).status()?;
+        if status.success() {
+            return Ok(());
+        }
+        let code = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
+        Err(Failure::Said(format!("meltano {} failed: {code}.", arguments.join(" "))))
+    }
+
+    /// Prints the configuration of a plugin. What is sensitive is not shown.
+    pub(super) fn show_configuration(&self, plugin: &Plugin) -> Result<(), Failure> {
+        self.run(Access::Settings, &["config", "list", &plugin.name])
+    }
+
+    /// Has an extractor show that it can read from its source.
+    pub(super) fn test(&self, plugin: &Plugin) -> Result<(), Failure> {
+        self.run(Access::Settings, &["config", "test", &plugin.name])
+    }
+
+    /// Looks whether these blocks can be put together.
+    pub(super) fn dry_run(&self, blocks: &[&str]) -> Result<(), Failure> {
+        self.run(Access::Settings, &[&["run", "--dry-run"], blocks].concat())
+    }
+
+    /// Becomes Meltano, running these blocks. Only an error comes back. No other run of the pipeline is active, whatever Meltano has written down of
+    /// one that was killed: so it is forced.
+    pub(super) fn become_run(&self, blocks: &[&str]) -> io::Error {
+        self.command(Access::Settings, &[&["run", "--force"], blocks].concat()).exec()
+    }
+
+    /// Becomes a Bash script that finds Meltano on its PATH. Only an error comes back.
+    pub(super) fn become_script(&self, script: &str, name: &str) -> io::Error {
+        let mut command = Command::new("bash");
+        command.args(["-c", script, name]).env_clear().envs(self.variables(Access::Settings));
+        command.exec()
+    }
+
+    fn command(&self, access: Access, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program.path());
+        command.args(arguments).env_clear().envs(self.variables(access)).stdin(Stdio::null());
+        command
+    }
+
+    fn variables(&self, access: Access) -> BTreeMap<OsString, OsString> {
+        const OF_EVERY_JOB: [&str; 3] = ["HOME", "LANG", "PATH"];
+        let wanted = |name: &str| match access {
+            _ if OF_EVERY_JOB.contains(&name) || name.starts_with("JOBSTREAM_") => true,
+            Access::None => false,
+            Access::Settings => !is_of_network(name),
+            Access::Network => is_of_network(name),
+        };
+        let mut variables: BTreeMap<OsString, OsString> =
+            env::vars_os().filter(|(name, _)| name.to_str().is_some_and(wanted)).collect();
+        // uv, which Meltano installs plugins with, is beside it.
+        let beside = self.program.path().parent().map(Path::to_owned);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(beside.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
+        let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
+        set("PATH", path);
+        set("MELTANO_PROJECT_ROOT", self.root.clone().into());
+        set("MELTANO_SYS_DIR_ROOT", self.system.clone().into());
+        set("MELTANO_DATABASE_URI", format!("sqlite:///{}", self.system.join("meltano.db").display()).into());
+        set("MELTANO_STATE_BACKEND_URI", self.meltano.state.clone().into());
+        set("MELTANO_SEND_ANONYMOUS_USAGE_STATS", "false".into());
+        set("MELTANO_AUTO_INSTALL", "false".into());
+        set("MELTANO_DISABLE_TRACKING", "true".into());
+        set("NO_COLOR", "1".into());
+        set("UV_CACHE_DIR", self.meltano.home.join("cache").into());
+        if let Some(environment) = &self.environment {
+            set("MELTANO_ENVIRONMENT", environment.into());
+        }
+        variables
+    }
+}

@@ -1,0 +1,128 @@
+//! The plugins that a pipeline uses: what runs them, and how they are installed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::installation::on_path;
+use super::{Access, Plugin, Runs};
+use crate::task::{Failure, say, write_whole};
+
+/// What a definition says that a task has to know.
+pub(super) struct Definition<'a> {
+    pub(super) name: &'a str,
+    /// In the singular, as commands have it; in the plural, as directories do.
+    pub(super) kind: &'static str,
+    directory: &'static str,
+    executable: &'a str,
+    is_installed: bool,
+    pub(super) json: &'a Value,
+}
+
+const KINDS: [(&str, &str); 6] = [
+    ("extractor", "extractors"),
+    ("loader", "loaders"),
+    ("mapper", "mappers"),
+    ("orchestrator", "orchestrators"),
+    ("transformer", "transformers"),
+    ("utility", "utilities"),
+];
+
+impl Plugin {
+    /// Its definition, which has to be there.
+    pub(super) fn definition(&self) -> Result<Definition<'_>, Failure> {
+        let missing =
+            || Failure::Said(format!("There is no data component {0:?}, and no data plugin of that name.", self.name));
+        let json = self.definition.as_ref().ok_or_else(missing)?;
+        let text = |key: &str| json.get(key).and_then(Value::as_str);
+        let name = text("name").ok_or_else(missing)?;
+        let type_ = text("plugin_type").unwrap_or_default();
+        let kind = KINDS.into_iter().find(|(one, many)| type_ == *one || type_ == *many);
+        let (kind, directory) = kind.ok_or_else(missing)?;
+        let executable = text("executable").unwrap_or(name);
+        Ok(Definition { name, kind, directory, executable, is_installed: text("pip_url").is_some(), json })
+    }
+
+    /// Whether it reads from a source.
+    pub(in crate::task) fn is_extractor(&self) -> bool {
+        self.definition().is_ok_and(|it| it.kind == "extractor")
+    }
+
+    /// Whether it writes to a destination.
+    pub(in crate::task) fn is_loader(&self) -> bool {
+        self.definition().is_ok_and(|it| it.kind == "loader")
+    }
+}
+
+impl Runs<'_> {
+    /// Sees to it that the plugins are installed. That is quick where they are.
+    pub(in crate::task) fn install(&self, plugins: &[Plugin]) -> Result<(), Failure> {
+        let mut definitions = Vec::new();
+        for plugin in plugins {
+            definitions.push(plugin.definition()?);
+        }
+        fs::create_dir_all(&self.system)?;
+        // What was installed, by definitions: another version is another one.
+        let stamp = self.system.join("installed.json");
+        let wanted = serde_json::to_string(&definitions.iter().map(|it| it.json).collect::<Vec<_>>())?;
+        let missing = |definition: &&Definition<'_>| !self.is_there(definition);
+        let stands = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
+        if stands && definitions.iter().all(|it| !missing(&it)) {
+            return Ok(());
+        }
+        let names: Vec<&str> = plugins
+            .iter()
+            .zip(&definitions)
+            .filter(|(_, it)| it.is_installed)
+            .map(|(it, _)| it.name.as_str())
+            .collect();
+        if !names.is_empty() {
+            say(format_args!("Installing {}.", names.join(", ")));
+            self.run(Access::Network, &[&["install"], &names[..]].concat())?;
+        }
+        // Meltano exits with 0 also where it has installed nothing.
+        if let Some(definition) = definitions.iter().find(missing) {
+            let Definition { name, executable, .. } = definition;
+            return Err(Failure::Said(format!("The program of {name}, {executable}, is not there.")));
+        }
+        Ok(write_whole(&stamp, &wanted)?)
+    }
+
+    fn is_there(&self, definition: &Definition<'_>) -> bool {
+        let Definition { name, directory, executable, .. } = definition;
+        if definition.is_installed {
+            return self.system.join(directory).join(name).join("venv/bin").join(executable).exists();
+        }
+        // A path is one in the project, which jobs find in the directory that they run in.
+        if executable.contains('/') { PathBuf::from(executable).exists() } else { on_path(executable).is_some() }
+    }
+
+    /// Removes what a killed run has left: configurations with sensitive values, and the lock of its state.
+    pub(in crate::task) fn clear(&self, pipeline: &str) -> Result<(), Failure> {
+        clear_configurations(&self.system.join("run"))?;
+        // Meltano's own form of a state backend in a directory: one for each state, whose name begins with the environment.
+        let Some(states) = self.meltano.state.strip_prefix("file://") else { return Ok(()) };
+        for entry in fs::read_dir(states).into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(pipeline)) {
+                let _ = fs::remove_file(entry.path().join("lock"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the configurations that plugins were run with, which stand in a directory each.
+fn clear_configurations(run: &Path) -> io::Result<()> {
+    for plugin in fs::read_dir(run).into_iter().flatten() {
+        for file in fs::read_dir(plugin?.path()).into_iter().flatten() {
+            let file = file?;
+            if file.file_name().to_string_lossy().ends_with("config.json") {
+                fs::remove_file(file.path())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! `PIPELINE_RUN` of a pipeline that uses Meltano. One that is a plain script needs nothing of this: it is run as it is.
+
+use std::path::Path;
+
+use super::meltano::Meltano;
+use super::{Failure, PipelineFile};
+
+/// Sees to it that what the pipeline uses is there, and becomes what it runs: its script, or Meltano with its actions. So the exit code
+/// is that of what is run, and signals reach it. Only a failure comes back.
+pub(super) fn run(file: &PipelineFile, meltano: &Meltano) -> Failure {
+    become_run(file, meltano).unwrap_or_else(|failure| failure)
+}
+
+fn become_run(file: &PipelineFile, meltano: &Meltano) -> Result<Failure, Failure> {
+    let program = meltano.find()?;
+    let runs = meltano.for_pipeline(&program, Path::new("."), &file.id)?;
+    runs.install(&file.plugins)?;
+    runs.clear(&file.id)?;
+    let error = match &file.content.inline_script {
+        Some(script) => runs.become_script(script, &file.name),
+        None => runs.become_run(&file.blocks()?),
+    };
+    Ok(error.into())
+}
