@@ -13,6 +13,7 @@ use crate::jobs::{MissedTicks, Rules};
 use crate::runner::Limits;
 use crate::store::Synchronous;
 use crate::task::MeltanoOptions;
+use crate::webhooks::WebhookOptions;
 
 const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, is given in \
     JOBSTREAM_TOKEN: 16 characters or more.";
@@ -141,6 +142,10 @@ pub struct Options {
     #[command(flatten)]
     pub graphql: Settings,
 
+    /// Who is told what happens.
+    #[command(flatten)]
+    pub webhooks: WebhookOptions,
+
     /// What jobs load with.
     #[command(flatten)]
     pub meltano: MeltanoOptions,
@@ -180,7 +185,7 @@ impl Options {
     /// What is said about jobs.
     pub fn rules(&self) -> Rules {
         let Self { retry_backoff, time_zone: zone, missed_ticks, .. } = *self;
-        Rules { retry_backoff, zone, missed_ticks }
+        Rules { retry_backoff, zone, missed_ticks, private_webhooks: self.webhooks.allow_private_webhooks }
     }
 
     /// What bounds a job.
@@ -190,7 +195,7 @@ impl Options {
 }
 
 /// Seconds, with a fraction if wanted.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it is a number of seconds, such as 10 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{JobId, WorkspaceId};
+use crate::model::{JobId, PipelineId, WorkspaceId};
 
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
@@ -77,6 +77,12 @@ impl Directory {
     /// Meltano and what it needs: its own installation, and what it keeps for each pipeline.
     pub fn meltano(&self) -> PathBuf {
         self.path.join("meltano")
+    }
+
+    /// What Meltano keeps for a pipeline: plugins, files of runs, how far it has loaded. None of it is anything to other pipelines.
+    pub fn meltano_of(&self, pipeline: PipelineId) -> [PathBuf; 2] {
+        let id = pipeline.to_string();
+        [self.meltano().join("pipelines").join(&id), self.meltano().join("state").join(&id)]
     }
 
     /// Where a system task finds what it is to do, and leaves what came of it.

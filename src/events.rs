@@ -22,6 +22,7 @@ struct Bells {
     status: watch::Sender<()>,
     queue: watch::Sender<()>,
     schedules: watch::Sender<()>,
+    deliveries: watch::Sender<()>,
     deletions: watch::Sender<()>,
     jobs: Mutex<HashMap<JobId, Watched>>,
 }
@@ -42,6 +43,8 @@ pub struct Rings {
     pub queue: bool,
     /// A schedule has changed, and so may what comes next.
     pub schedules: bool,
+    /// A webhook has something to be told.
+    pub deliveries: bool,
     /// Something was deleted and waits to be cleared away.
     pub deletions: bool,
     /// These jobs have changed: their log, their status, or what is wished of them.
@@ -96,6 +99,11 @@ impl Events {
         self.bell(&self.bells.schedules)
     }
 
+    /// Rings when a webhook has something to be told.
+    pub fn deliveries(&self) -> Bell {
+        self.bell(&self.bells.deliveries)
+    }
+
     /// Rings when something waits to be cleared away.
     pub fn deletions(&self) -> Bell {
         self.bell(&self.bells.deletions)
@@ -120,6 +128,9 @@ impl Events {
         }
         if rings.schedules {
             self.bells.schedules.send_replace(());
+        }
+        if rings.deliveries {
+            self.bells.deliveries.send_replace(());
         }
         if rings.deletions {
             self.bells.deletions.send_replace(());

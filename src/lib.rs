@@ -59,6 +59,7 @@ mod store;
 mod supervisor;
 mod sweeper;
 mod task;
+mod webhooks;
 mod yaml;
 
 use std::path::Path;

@@ -23,6 +23,7 @@ use crate::runner::{Runner, Shutdown};
 use crate::scheduler::Scheduler;
 use crate::store::Store;
 use crate::sweeper::Sweeper;
+use crate::webhooks::Webhooks;
 
 /// How long storing the ends of jobs may take, when the server is to end.
 const STORING: Duration = Duration::from_secs(10);
@@ -42,6 +43,7 @@ pub struct Server {
     runner: JoinHandle<Result<(), crate::error::Error>>,
     scheduler: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    webhooks: JoinHandle<()>,
 }
 
 impl Server {
@@ -75,6 +77,10 @@ impl Server {
         let shutdown = Shutdown::default();
         let limits = options.limits();
         let meltano = options.meltano.found_in(directory.meltano());
+        let of_webhooks = options.webhooks.clone();
+        let webhooks = Webhooks::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), of_webhooks)
+            .map_err(explain)?;
+        let webhooks = tokio::spawn(webhooks.run());
         let scheduler = tokio::spawn(Scheduler::new(jobs.clone(), events.clone()).run());
         let runner =
             Runner::new(jobs, events.clone(), directory.clone(), meltano, limits, shutdown.clone(), metrics.clone());
@@ -82,7 +88,7 @@ impl Server {
         let sweeper = Sweeper::new(store, events, directory, metrics, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
-        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, scheduler, sweeper })
+        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, scheduler, sweeper, webhooks })
     }
 
     /// Where it listens.
@@ -135,6 +141,7 @@ impl Server {
             }
         };
         self.sweeper.abort();
+        self.webhooks.abort();
         self.lifecycle.closing.cancel();
         let closed = self.http.await;
         ended?.map_err(|error| format!("{error:?}"))?;

@@ -6,7 +6,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,19 +72,16 @@ impl Sweeper {
             }
             self.metrics.jobs_removed(jobs.len());
         }
-        for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
-            let repository = self.directory.repository(workspace);
-            let removed = tokio::task::spawn_blocking(move || remove_tree(&repository)).await;
-            match removed.map_err(Error::internal)? {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    // It must not keep the others from being cleared away.
-                    tracing::error!(%workspace, %error, "a deleted workspace's repository cannot be removed; trying again later");
-                }
-                _ => self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?,
+        // Before the workspaces, which take their pipelines' rows with them.
+        for pipeline in self.store.read(|conn| conn.cleared_pipelines().boxed()).await? {
+            if remove_directories(self.directory.meltano_of(pipeline).into()).await? {
+                self.store.write(move |conn| conn.remove_pipeline(pipeline).boxed()).await?;
             }
         }
-        for pipeline in self.store.read(|conn| conn.cleared_pipelines().boxed()).await? {
-            self.store.write(move |conn| conn.remove_pipeline(pipeline).boxed()).await?;
+        for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
+            if remove_directories(vec![self.directory.repository(workspace)]).await? {
+                self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?;
+            }
         }
         let keep = self.keep_changes;
         while self.store.write(move |conn| conn.forget_changes(keep, CHANGES).boxed()).await? {}
@@ -101,6 +98,21 @@ async fn remove(conn: &mut Conn, jobs: &[JobId]) -> Result<bool, Error> {
     }
     conn.remove_jobs(jobs).await?;
     Ok(true)
+}
+
+/// Removes directories, where they are there, and says whether they are gone. One that cannot be removed must not keep others from being
+/// cleared away.
+async fn remove_directories(paths: Vec<PathBuf>) -> Result<bool, Error> {
+    let remove = move || {
+        paths.iter().all(|path| match remove_tree(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(path = %path.display(), %error, "what was deleted cannot be removed; trying again later");
+                false
+            }
+            _ => true,
+        })
+    };
+    tokio::task::spawn_blocking(remove).await.map_err(Error::internal)
 }
 
 /// Removes a directory with all that jobs have put there, also below directories that they made read-only.

@@ -3,10 +3,9 @@
 use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 
-use super::connection::stream_cursor;
 use super::job::Job;
 use super::pipeline::Pipeline;
-use crate::model::{self, ActivityKind, Timestamp};
+use crate::model::{self, ActivityKind, Timestamp, stream_cursor};
 use crate::store::Store;
 
 pub(super) struct PipelineActivity(pub(super) model::Activity);

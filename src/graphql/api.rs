@@ -30,6 +30,7 @@ use super::plan::{self, Key, Plan};
 use super::progress::Progress;
 use super::query::Query;
 use super::subscription::Subscription;
+use super::webhook::WebhookConnection;
 use super::workspace::WorkspaceConnection;
 use crate::catalogue::Catalogue;
 use crate::error::Error;
@@ -362,6 +363,7 @@ fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
         .override_output_type_description::<DataComponentConnection>("A page of data components.")
         .override_output_type_description::<JobConnection>("A page of jobs.")
         .override_output_type_description::<PipelineConnection>("A page of pipelines.")
+        .override_output_type_description::<WebhookConnection>("A page of webhooks.")
         .override_output_type_description::<WorkspaceConnection>("A page of workspaces.")
 }
 

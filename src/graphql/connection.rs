@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::limits::Limits;
 use crate::error::{Error, Problem};
-use crate::model::{Id, Timestamp};
+use crate::model::{self, Id, Timestamp};
 use crate::store::{Page, PageRequest};
 
 const DEFAULT_PAGE: i32 = 50;
@@ -75,7 +75,6 @@ const MALFORMED: &str = "This is not a cursor that this server gave out.";
 pub(super) struct Position<T: 'static>(pub(super) Timestamp, pub(super) Id<T>);
 
 const LIST: u8 = b'l';
-const STREAM: u8 = b's';
 
 impl<T> Position<T> {
     fn parse(cursor: &str) -> Option<Self> {
@@ -98,19 +97,9 @@ impl<T> CursorType for Position<T> {
     }
 }
 
-/// The cursor for a position in the status stream.
-pub(super) fn stream_cursor(position: i64) -> String {
-    URL_SAFE_NO_PAD.encode([&[STREAM][..], &position.to_be_bytes()].concat())
-}
-
-/// The position in the status stream that a cursor stands for.
+/// The position in the stream of changes that a cursor stands for.
 pub(super) fn stream_position(cursor: &str) -> Result<i64, Error> {
-    let parse = || {
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-        let position = bytes.strip_prefix(&[STREAM])?.try_into().ok().map(i64::from_be_bytes)?;
-        (position >= 0).then_some(position)
-    };
-    parse().ok_or_else(|| Error::bad_input("after", MALFORMED))
+    model::stream_position(cursor).ok_or_else(|| Error::bad_input("after", MALFORMED))
 }
 
 /// Makes a connection of a page.
@@ -130,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Job;
+    use crate::model::{Job, stream_cursor};
 
     #[test]
     fn the_cost_of_a_list_is_that_of_its_items_and_one() {

@@ -3,7 +3,7 @@
 use async_graphql::{ID, InputObject, MaybeUndefined};
 
 use crate::jobs::{NewPipeline, PipelineChanges};
-use crate::model::{self, Definition, PropertyValue};
+use crate::model::{self, ActivityLevel, Definition, PropertyValue};
 
 /// A workspace to be created.
 #[derive(InputObject)]
@@ -170,6 +170,44 @@ impl UpdateDataComponentInput {
 #[derive(InputObject)]
 pub(super) struct DeleteDataComponentInput {
     /// The data component.
+    pub(super) id: ID,
+}
+
+/// A webhook to be created.
+#[derive(InputObject)]
+pub(super) struct CreateWebhookInput {
+    /// The workspace whose activity it is to be told of.
+    pub(super) workspace_id: ID,
+    /// The only pipeline that it is to be told of, if it is not all.
+    pub(super) pipeline_id: Option<ID>,
+    /// Where deliveries are posted: `https://…`, or `http://…`. Private addresses are refused, unless the server allows them.
+    pub(super) url: String,
+    /// What deliveries are signed with: `whsec_` and bytes in base64, or any text of 16 to 256 bytes. Without it the server makes one.
+    pub(super) secret: Option<String>,
+    /// Which activity it is to be told of.
+    #[graphql(default_with = "ActivityLevel::All")]
+    pub(super) level: ActivityLevel,
+}
+
+/// What is to change in a webhook. A field left out is unchanged.
+#[derive(InputObject)]
+pub(super) struct UpdateWebhookInput {
+    /// The webhook.
+    pub(super) id: ID,
+    /// The only pipeline that it is to be told of. Null: all.
+    pub(super) pipeline_id: MaybeUndefined<ID>,
+    /// Where deliveries are posted, those too that have not arrived yet.
+    pub(super) url: Option<String>,
+    /// What deliveries are signed with from now on.
+    pub(super) secret: Option<String>,
+    /// Which activity it is to be told of.
+    pub(super) level: Option<ActivityLevel>,
+}
+
+/// A webhook to be deleted.
+#[derive(InputObject)]
+pub(super) struct DeleteWebhookInput {
+    /// The webhook.
     pub(super) id: ID,
 }
 

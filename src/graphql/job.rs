@@ -6,14 +6,16 @@ use async_graphql::connection::Connection;
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
 use futures_util::FutureExt;
 
-use super::connection::{PageArguments, Position, connect, stream_cursor};
+use super::connection::{PageArguments, Position, connect};
 use super::log::{JobLogs, LogArguments};
 use super::pipeline::Pipeline;
 use super::scalars::Ids;
 use super::workspace::Workspace;
 use super::{loaders, log};
 use crate::error::{Error, both};
-use crate::model::{self, CauseType, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId};
+use crate::model::{
+    self, CauseType, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId, stream_cursor,
+};
 use crate::store::{JobFilter, Page, Store};
 
 pub(super) struct Job(pub(super) model::Job);

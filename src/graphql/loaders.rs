@@ -10,8 +10,12 @@ use futures_util::FutureExt;
 
 use super::batch::Batches;
 use crate::error::Error;
-use crate::model::{DataComponent, Job, JobId, LogLines, Pipeline, PipelineId, Workspace, WorkspaceId};
-use crate::store::{ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store};
+use crate::model::{
+    DataComponent, Job, JobId, LogLines, Pipeline, PipelineId, Webhook, WebhookId, Workspace, WorkspaceId,
+};
+use crate::store::{
+    ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store, WebhookPosition,
+};
 
 /// The loaders of one request.
 pub(super) struct Loaders {
@@ -23,6 +27,9 @@ pub(super) struct Loaders {
     pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Pipeline>>,
     pipeline_counts: Batches<WorkspaceId, i64>,
     triggers: Batches<PipelineId, Vec<String>>,
+    webhook_pages: Batches<(WorkspaceId, PageRequest<WebhookPosition>), Page<Webhook>>,
+    webhook_counts: Batches<WorkspaceId, i64>,
+    delivery_counts: Batches<WebhookId, i64>,
     component_pages: Batches<(WorkspaceId, PageRequest<ComponentPosition>), Page<DataComponent>>,
     component_counts: Batches<WorkspaceId, i64>,
     logs: Batches<(JobId, LogRequest), (Job, LogLines)>,
@@ -77,6 +84,27 @@ impl Loaders {
                         found.entry(pipeline).or_default().push(source);
                     }
                     Ok(found)
+                }
+                .boxed()
+            }),
+            webhook_pages: Batches::new(store, |conn, requests| {
+                async move {
+                    let pages = conn.webhooks(&requests).await?;
+                    Ok(requests.into_iter().zip(pages).collect())
+                }
+                .boxed()
+            }),
+            webhook_counts: Batches::new(store, |conn, workspaces| {
+                async move {
+                    let counts = conn.count_webhooks(&workspaces).await?;
+                    Ok(workspaces.into_iter().zip(counts).collect())
+                }
+                .boxed()
+            }),
+            delivery_counts: Batches::new(store, |conn, webhooks| {
+                async move {
+                    let counts = conn.count_deliveries(&webhooks).await?;
+                    Ok(webhooks.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
@@ -160,6 +188,25 @@ pub(super) async fn pipeline_count(ctx: &Context<'_>, workspace: WorkspaceId) ->
 /// The names of the pipelines that trigger a pipeline.
 pub(super) async fn triggers(ctx: &Context<'_>, pipeline: PipelineId) -> Result<Vec<String>, Error> {
     Ok(Loaders::of(ctx).triggers.load(pipeline).await?.unwrap_or_default())
+}
+
+/// A page of a workspace's webhooks.
+pub(super) async fn webhooks(
+    ctx: &Context<'_>,
+    workspace: WorkspaceId,
+    request: PageRequest<WebhookPosition>,
+) -> Result<Page<Webhook>, Error> {
+    Loaders::of(ctx).webhook_pages.load((workspace, request)).await?.ok_or_else(unanswered)
+}
+
+/// How many webhooks a workspace has.
+pub(super) async fn webhook_count(ctx: &Context<'_>, workspace: WorkspaceId) -> Result<i64, Error> {
+    Loaders::of(ctx).webhook_counts.load(workspace).await?.ok_or_else(unanswered)
+}
+
+/// How many deliveries wait for a webhook.
+pub(super) async fn delivery_count(ctx: &Context<'_>, webhook: WebhookId) -> Result<i64, Error> {
+    Loaders::of(ctx).delivery_counts.load(webhook).await?.ok_or_else(unanswered)
 }
 
 /// A page of a workspace's data components.

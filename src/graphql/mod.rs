@@ -32,6 +32,7 @@ mod query;
 mod scalars;
 mod status_change;
 mod subscription;
+mod webhook;
 mod workspace;
 
 pub use api::{Api, Prepared, Settings, sdl};

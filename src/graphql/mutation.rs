@@ -1,20 +1,23 @@
 //! Mutations. Each takes one input and answers with its own payload; what is answered is stored.
 
-use async_graphql::{Context, ID, Object, Result, SimpleObject};
+use async_graphql::{Context, ID, MaybeUndefined, Object, Result, SimpleObject};
 
 use super::data_component::DataComponent;
 use super::input::{
-    CreateDataComponentInput, CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWorkspaceInput,
-    DeleteDataComponentInput, DeleteJobInput, DeletePipelineInput, DeleteWorkspaceInput, StopJobInput,
-    UpdateDataComponentInput, UpdatePipelineInput, UpdateWorkspaceInput, VerifyPipelineInput,
+    CreateDataComponentInput, CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWebhookInput,
+    CreateWorkspaceInput, DeleteDataComponentInput, DeleteJobInput, DeletePipelineInput, DeleteWebhookInput,
+    DeleteWorkspaceInput, StopJobInput, UpdateDataComponentInput, UpdatePipelineInput, UpdateWebhookInput,
+    UpdateWorkspaceInput, VerifyPipelineInput,
 };
 use super::invitation::Invitation;
 use super::job::Job;
 use super::pipeline::Pipeline;
-use super::scalars::id;
+use super::scalars::{Ids, id};
+use super::webhook::Webhook;
 use super::workspace::Workspace;
-use crate::error::both;
-use crate::jobs::{Jobs, NewPipeline, check_email, check_workspace_name};
+use crate::error::{Error, both};
+use crate::jobs::{Jobs, NewPipeline, NewWebhook, WebhookChanges, check_email, check_workspace_name};
+use crate::model::WebhookSecret;
 
 pub(super) struct Mutation;
 
@@ -139,6 +142,54 @@ impl Mutation {
         Ok(DeleteDataComponentPayload { deleted_data_component_id: component.to_string().into() })
     }
 
+    /// Creates a webhook, which is told what happens to pipelines from now on.
+    async fn create_webhook(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be created.")] input: CreateWebhookInput,
+    ) -> Result<CreateWebhookPayload> {
+        let mut ids = Ids::default();
+        let workspace = ids.read("input.workspaceId", &input.workspace_id);
+        let pipeline = ids.read_optional("input.pipelineId", input.pipeline_id.as_ref());
+        let given = input.secret.is_some();
+        let secret = input.secret.map_or_else(|| Ok(WebhookSecret::generate()), webhook_secret);
+        let ((), secret) = both(ids.finish(), secret)?;
+        let workspace = workspace.ok_or_else(|| Error::internal("an id without a problem was not read"))?;
+        let shown = (!given).then(|| secret.as_str().to_owned());
+        let new = NewWebhook { workspace, pipeline, url: input.url, level: input.level, secret };
+        let webhook = ctx.data_unchecked::<Jobs>().create_webhook(new).await?;
+        Ok(CreateWebhookPayload { webhook: Webhook(webhook), secret: shown })
+    }
+
+    /// Changes a webhook.
+    async fn update_webhook(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to change.")] input: UpdateWebhookInput,
+    ) -> Result<UpdateWebhookPayload> {
+        let pipeline = match &input.pipeline_id {
+            MaybeUndefined::Undefined => Ok(None),
+            MaybeUndefined::Null => Ok(Some(None)),
+            MaybeUndefined::Value(pipeline) => id("input.pipelineId", pipeline).map(|pipeline| Some(Some(pipeline))),
+        };
+        let secret = input.secret.map(webhook_secret).transpose();
+        let (webhook, (pipeline, secret)) = both(id("input.id", &input.id), both(pipeline, secret))?;
+        let changes = WebhookChanges { pipeline, url: input.url, level: input.level, secret };
+        let webhook = ctx.data_unchecked::<Jobs>().update_webhook(webhook, changes).await?;
+        Ok(UpdateWebhookPayload { webhook: Webhook(webhook) })
+    }
+
+    /// Deletes a webhook. What it has not been told yet it is not told any more.
+    async fn delete_webhook(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What is to be deleted.")] input: DeleteWebhookInput,
+    ) -> Result<DeleteWebhookPayload> {
+        let webhook = id("input.id", &input.id)?;
+        ctx.data_unchecked::<Jobs>().delete_webhook(webhook).await?;
+        Ok(DeleteWebhookPayload { deleted_webhook_id: webhook.to_string().into() })
+    }
+
     /// Invites somebody to a workspace, which completes its `PROFILE_COLLABORATE` task if that still waits.
     async fn create_invitation(
         &self,
@@ -250,6 +301,33 @@ struct UpdateDataComponentPayload {
 struct DeleteDataComponentPayload {
     /// The id that the data component had.
     deleted_data_component_id: ID,
+}
+
+fn webhook_secret(text: String) -> Result<WebhookSecret, Error> {
+    WebhookSecret::parse(text).map_err(|fault| Error::bad_input("input.secret", fault))
+}
+
+/// The answer to `createWebhook`.
+#[derive(SimpleObject)]
+struct CreateWebhookPayload {
+    /// The new webhook.
+    webhook: Webhook,
+    /// The secret, if the server has made it. It is never shown again.
+    secret: Option<String>,
+}
+
+/// The answer to `updateWebhook`.
+#[derive(SimpleObject)]
+struct UpdateWebhookPayload {
+    /// The webhook as it is now.
+    webhook: Webhook,
+}
+
+/// The answer to `deleteWebhook`.
+#[derive(SimpleObject)]
+struct DeleteWebhookPayload {
+    /// The id that the webhook had.
+    deleted_webhook_id: ID,
 }
 
 /// The answer to `verifyPipeline`.

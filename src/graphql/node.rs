@@ -6,6 +6,7 @@ use super::data_component::DataComponent;
 use super::invitation::Invitation;
 use super::job::Job;
 use super::pipeline::Pipeline;
+use super::webhook::Webhook;
 use super::workspace::Workspace;
 
 /// Anything that has an id of its own.
@@ -16,5 +17,6 @@ pub(super) enum Node {
     Invitation(Invitation),
     Job(Box<Job>),
     Pipeline(Box<Pipeline>),
+    Webhook(Box<Webhook>),
     Workspace(Workspace),
 }

@@ -12,6 +12,7 @@ use super::job::{Job, JobConnection, JobFilterArguments, jobs};
 use super::node::Node;
 use super::pipeline::{Pipeline, PipelineConnection, pipelines};
 use super::scalars::id as read_id;
+use super::webhook::Webhook;
 use super::workspace::{Workspace, WorkspaceConnection, workspaces};
 use super::{loaders, scalars};
 use crate::model::{JobStatus, JobType, PluginType};
@@ -35,6 +36,9 @@ impl Query {
                 }
                 if let Some(workspace) = conn.workspace(id.into()).await? {
                     return Ok(Some(Node::Workspace(Workspace(workspace))));
+                }
+                if let Some(webhook) = conn.webhook(id.into()).await? {
+                    return Ok(Some(Node::Webhook(Box::new(Webhook(webhook)))));
                 }
                 if let Some(component) = conn.data_component(id.into()).await? {
                     return Ok(Some(Node::DataComponent(Box::new(DataComponent(component)))));

@@ -3,9 +3,8 @@
 use async_graphql::{Context, ID, Object, Result};
 use futures_util::FutureExt;
 
-use super::connection::stream_cursor;
 use super::job::Job;
-use crate::model::{self, JobStatus, Timestamp};
+use crate::model::{self, JobStatus, Timestamp, stream_cursor};
 use crate::store::Store;
 
 pub(super) struct JobStatusChange {

@@ -8,6 +8,7 @@ use super::connection::{self, PageArguments, Position, connect};
 use super::data_component::{DataComponentConnection, data_components_of};
 use super::job::{JobConnection, JobFilterArguments, jobs_of_workspace};
 use super::pipeline::{PipelineConnection, pipelines_of};
+use super::webhook::{WebhookConnection, webhooks_of};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp};
 use crate::store::Store;
 
@@ -80,6 +81,19 @@ impl Workspace {
         #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
     ) -> Result<PipelineConnection> {
         pipelines_of(ctx, self.0.id, PageArguments { first, after, last, before }).await
+    }
+
+    /// Its webhooks, newest first.
+    #[graphql(complexity = "connection::complexity(first, last, child_complexity)")]
+    async fn webhooks(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "At most this many, from the front: 1 to 500, 50 by default.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "At most this many, from the back: 1 to 500.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Result<WebhookConnection> {
+        webhooks_of(ctx, self.0.id, PageArguments { first, after, last, before }).await
     }
 
     /// Its data components, newest first.

@@ -15,6 +15,7 @@ mod tally;
 mod triggers;
 mod unit;
 mod validate;
+mod webhooks;
 mod workspaces;
 
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use schedules::MissedTicks;
 pub use sealing::Settings;
 pub use state::{Ending, Holder};
 pub use validate::{email as check_email, workspace_name as check_workspace_name};
+pub use webhooks::{NewWebhook, WebhookChanges};
 
 use unit::Unit;
 
@@ -50,6 +52,8 @@ pub struct Rules {
     pub zone: Tz,
     /// What becomes of ticks that came while no server was up.
     pub missed_ticks: MissedTicks,
+    /// Whether webhooks may lead to private addresses.
+    pub private_webhooks: bool,
 }
 
 /// The jobs. Clones share them.

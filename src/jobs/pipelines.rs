@@ -175,6 +175,7 @@ impl Jobs {
                 let pipeline = unit.pipeline(id).await?;
                 unit.conn.mark_pipeline_deleted(id, unit.now).await?;
                 unit.conn.remove_triggers_of(id).await?;
+                unit.conn.remove_webhooks_of_pipeline(id).await?;
                 unit.delete_jobs(pipeline.workspace, Some(id)).await
             }
             .boxed()

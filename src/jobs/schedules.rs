@@ -132,7 +132,8 @@ impl Unit<'_> {
 
     /// Notes in the stream that a run was skipped, and why.
     async fn skip(&mut self, workspace: WorkspaceId, pipeline: PipelineId, why: &str) -> Result<(), Error> {
-        self.conn.insert_skip(workspace, pipeline, why, self.now).await?;
+        let position = self.conn.insert_skip(workspace, pipeline, why, self.now).await?;
+        self.tell_of_skip(workspace, pipeline, position, why).await?;
         self.rings.status = true;
         self.tally.skipped();
         Ok(())

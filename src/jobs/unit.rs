@@ -111,6 +111,7 @@ impl Unit<'_> {
         after.changed_at = self.now;
         after.previous_status = Some(before.status);
         self.conn.update_job(before, &after).await?;
+        self.tell_of_job(&after).await?;
         self.tally.changed(before, &after);
         self.rings.status = true;
         // Its end may let another start, and so may its being queued again.

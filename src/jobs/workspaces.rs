@@ -62,6 +62,7 @@ impl Jobs {
             async move {
                 unit.workspace(id).await?;
                 unit.conn.mark_workspace_deleted(id, unit.now).await?;
+                unit.conn.remove_webhooks_of(id).await?;
                 unit.conn.mark_pipelines_of_workspace_deleted(id, unit.now).await?;
                 unit.delete_jobs(id, None).await
             }

@@ -39,6 +39,18 @@ macro_rules! encoded_as_name {
 encoded_as_name!(JobType, JobStatus, LogStream);
 
 label! {
+    /// What came of a try to deliver something to a webhook.
+    DeliveryOutcome {
+        /// It has arrived.
+        Arrived = "arrived",
+        /// It failed, and is tried again.
+        Failed = "failed",
+        /// It failed, and is not tried again.
+        GivenUp = "given_up",
+    }
+}
+
+label! {
     /// The method of an HTTP request.
     Method {
         /// GET.

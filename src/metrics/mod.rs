@@ -17,6 +17,7 @@ mod open;
 mod present;
 mod process;
 mod runner;
+mod webhooks;
 
 use std::fmt;
 use std::hash::Hash;
@@ -30,7 +31,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub use labels::{ConnectionRefusal, DatabaseOperation, Method, OperationType};
+pub use labels::{ConnectionRefusal, DatabaseOperation, DeliveryOutcome, Method, OperationType};
 pub use open::Open;
 pub use present::{DiskUsage, Present, Queue};
 
@@ -52,6 +53,7 @@ struct Inner {
     jobs: jobs::Jobs,
     runner: runner::Runner,
     database: database::Database,
+    webhooks: webhooks::Webhooks,
 }
 
 impl Default for Metrics {
@@ -65,7 +67,9 @@ impl Default for Metrics {
         let jobs = jobs::Jobs::register(&mut registry);
         let runner = runner::Runner::register(&mut registry);
         let database = database::Database::register(&mut registry);
-        Self { inner: Arc::new(Inner { registry, http, graphql, connections, jobs, runner, database }) }
+        let webhooks = webhooks::Webhooks::register(&mut registry);
+        let inner = Inner { registry, http, graphql, connections, jobs, runner, database, webhooks };
+        Self { inner: Arc::new(inner) }
     }
 }
 

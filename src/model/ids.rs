@@ -8,7 +8,7 @@ use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
 use uuid::Uuid;
 
-use super::{DataComponent, Definition, Invitation, Job, Pipeline, Workspace};
+use super::{DataComponent, Definition, Delivery, Invitation, Job, Pipeline, Webhook, Workspace};
 use crate::store::Uid;
 
 /// The id of a `T`: a version 4 UUID.
@@ -24,6 +24,10 @@ pub type PipelineId = Id<Pipeline>;
 pub type DefinitionId = Id<Definition>;
 /// The id of a data component.
 pub type ComponentId = Id<DataComponent>;
+/// The id of a webhook.
+pub type WebhookId = Id<Webhook>;
+/// The id of a delivery to a webhook.
+pub type DeliveryId = Id<Delivery>;
 /// The id of a workspace.
 pub type WorkspaceId = Id<Workspace>;
 /// The id of an invitation.

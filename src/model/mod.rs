@@ -4,6 +4,7 @@
 
 mod activity;
 mod component;
+mod cursor;
 mod ids;
 mod job;
 mod log;
@@ -12,11 +13,15 @@ mod pipeline;
 mod property;
 mod schedule;
 mod time;
+pub mod webhook;
 mod workspace;
 
 pub use activity::Activity;
 pub use component::DataComponent;
-pub use ids::{ComponentId, DefinitionId, Id, InvitationId, JobId, PipelineId, ServerId, WorkspaceId};
+pub use cursor::{stream_cursor, stream_position};
+pub use ids::{
+    ComponentId, DefinitionId, DeliveryId, Id, InvitationId, JobId, PipelineId, ServerId, WebhookId, WorkspaceId,
+};
 pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
 pub use names::{
@@ -27,4 +32,5 @@ pub use pipeline::{Definition, Pipeline};
 pub use property::{Property, PropertyValue, Sealed, variable};
 pub use schedule::Schedule;
 pub use time::Timestamp;
+pub use webhook::{Delivery, Webhook, WebhookSecret};
 pub use workspace::{Invitation, Workspace};

@@ -26,6 +26,7 @@ mod sqlite;
 
 mod triggers;
 mod types;
+mod webhooks;
 mod workspaces;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use pipelines::PipelinePosition;
 pub use revision::{Revision, Scope};
 pub use sqlite::Synchronous;
 pub use types::{Instant, Uid};
+pub use webhooks::WebhookPosition;
 
 /// The database. Clones share it.
 #[derive(Debug, Clone)]

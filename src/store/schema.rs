@@ -198,6 +198,7 @@ diesel::joinable!(pipelines -> definitions (definition));
 diesel::joinable!(invitations -> workspaces (workspace));
 diesel::joinable!(jobs -> workspaces (workspace));
 diesel::joinable!(data_components -> workspaces (workspace));
+diesel::joinable!(webhooks -> workspaces (workspace));
 diesel::joinable!(deliveries -> webhooks (webhook));
 diesel::allow_tables_to_appear_in_same_query!(
     workspaces,

@@ -101,6 +101,7 @@ impl Conn {
     pub async fn remove_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
         self.remove_invitations_of(id).await?;
         self.remove_data_components_of(id).await?;
+        self.remove_webhooks_of(id).await?;
         self.remove_pipelines_of(id).await?;
         self.run(diesel::delete(workspaces::table.find(id))).await?;
         Ok(())

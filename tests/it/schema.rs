@@ -95,15 +95,20 @@ async fn the_contract_is_in_the_schema() {
         ("JobStopReason", vec!["REQUESTED", "TIMEOUT"]),
         ("LogStream", vec!["STDERR", "STDOUT", "SYSTEM"]),
         ("ResourceStatus", vec!["FAILED", "PROVISIONING", "READY"]),
+        ("CauseType", vec!["SCHEDULE", "TRIGGER", "USER"]),
+        ("ActivityKind", vec!["ENDED", "FAILED", "SKIPPED", "STARTED"]),
+        ("ActivityLevel", vec!["ALL", "ERRORS"]),
     ] {
         assert_eq!(names(&type_of(name)["enumValues"]), values, "{name}");
     }
     let job = [
         "attempt",
+        "cause",
         "commitId",
         "created",
         "endTime",
         "exitCode",
+        "failure",
         "id",
         "logs",
         "maxAttempts",
@@ -117,15 +122,21 @@ async fn the_contract_is_in_the_schema() {
     ];
     let change = ["at", "attempt", "cursor", "deleted", "initial", "job", "jobId", "previousStatus", "status"];
     let mutation = [
+        "createDataComponent",
         "createInvitation",
         "createJob",
         "createPipeline",
+        "createWebhook",
         "createWorkspace",
+        "deleteDataComponent",
         "deleteJob",
         "deletePipeline",
+        "deleteWebhook",
         "deleteWorkspace",
         "stopJob",
+        "updateDataComponent",
         "updatePipeline",
+        "updateWebhook",
         "updateWorkspace",
         "verifyPipeline",
     ];
@@ -136,13 +147,28 @@ async fn the_contract_is_in_the_schema() {
         ("JobLogs", vec!["complete", "lines", "nextSequence"]),
         ("LogLine", vec!["continued", "sequence", "stream", "text", "timestamp"]),
         ("Mutation", mutation.to_vec()),
-        ("Query", vec!["job", "jobs", "node", "pipeline", "pipelines", "workspace", "workspaces"]),
-        ("Subscription", vec!["jobLogs", "jobStatusChanged"]),
+        ("JobCause", vec!["job", "tick", "type"]),
+        ("JobFailure", vec!["line", "plugin", "summary"]),
+        (
+            "Query",
+            vec![
+                "dataComponent",
+                "dataPlugins",
+                "job",
+                "jobs",
+                "node",
+                "pipeline",
+                "pipelines",
+                "workspace",
+                "workspaces",
+            ],
+        ),
+        ("Subscription", vec!["jobLogs", "jobStatusChanged", "pipelineActivity"]),
     ] {
         assert_eq!(names(&type_of(name)["fields"]), fields, "{name}");
     }
     let nodes = names(&type_of("Node")["possibleTypes"]);
-    assert_eq!(nodes, ["Invitation", "Job", "Pipeline", "Workspace"]);
+    assert_eq!(nodes, ["DataComponent", "Invitation", "Job", "Pipeline", "Webhook", "Workspace"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,15 +41,16 @@ pub struct Meltano {
     pub command: Option<String>,
     /// The directory for the server's own installation, and for what is kept of each pipeline.
     pub home: PathBuf,
-    /// The state backend.
-    pub state: String,
+    /// The state backend that the operator has named.
+    pub state: Option<String>,
 }
 
 impl MeltanoOptions {
     /// What tasks are told, where Meltano is kept in this directory.
     pub fn found_in(&self, home: PathBuf) -> Meltano {
-        let state = self.meltano_state.clone().unwrap_or_else(|| format!("file://{}", home.join("state").display()));
-        Meltano { command: self.meltano.clone(), home, state }
+        // A variable that is set to nothing says nothing.
+        let command = self.meltano.clone().filter(|command| !command.is_empty());
+        Meltano { command, home, state: self.meltano_state.clone() }
     }
 }
 
@@ -107,6 +108,11 @@ pub(super) struct Runs<'a> {
 }
 
 impl Meltano {
+    /// Where it is kept how far a pipeline has loaded, unless the operator has said where.
+    fn state_of(&self, pipeline: &str) -> PathBuf {
+        self.home.join("state").join(pipeline)
+    }
+
     /// What is kept of a pipeline: the installed plugins, Meltano's own database, the files of runs.
     fn of_pipeline(&self, pipeline: &str) -> PathBuf {
         self.home.join("pipelines").join(pipeline)
@@ -193,13 +199,14 @@ impl Runs<'_> {
         set("MELTANO_PROJECT_ROOT", self.root.clone().into());
         set("MELTANO_SYS_DIR_ROOT", self.system.clone().into());
         set("MELTANO_DATABASE_URI", format!("sqlite:///{}", self.system.join("meltano.db").display()).into());
-        set("MELTANO_STATE_BACKEND_URI", self.meltano.state.clone().into());
         set("MELTANO_SEND_ANONYMOUS_USAGE_STATS", "false".into());
         set("MELTANO_AUTO_INSTALL", "false".into());
         set("MELTANO_DISABLE_TRACKING", "true".into());
         set("NO_COLOR", "1".into());
         set("UV_CACHE_DIR", self.meltano.home.join("cache").into());
         if let Some(environment) = &self.environment {
+            let own = || format!("file://{}", self.meltano.state_of(environment).display());
+            set("MELTANO_STATE_BACKEND_URI", self.meltano.state.clone().unwrap_or_else(own).into());
             set("MELTANO_ENVIRONMENT", environment.into());
         }
         variables

@@ -102,13 +102,8 @@ impl Runs<'_> {
     /// Removes what a killed run has left: configurations with sensitive values, and the lock of its state.
     pub(in crate::task) fn clear(&self, pipeline: &str) -> Result<(), Failure> {
         clear_configurations(&self.system.join("run"))?;
-        // Meltano's own form of a state backend in a directory: one for each state, whose name begins with the environment.
-        let Some(states) = self.meltano.state.strip_prefix("file://") else { return Ok(()) };
-        for entry in fs::read_dir(states).into_iter().flatten() {
-            let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(pipeline)) {
-                let _ = fs::remove_file(entry.path().join("lock"));
-            }
+        for state in fs::read_dir(self.meltano.state_of(pipeline)).into_iter().flatten() {
+            let _ = fs::remove_file(state?.path().join("lock")); // most have none
         }
         Ok(())
     }

@@ -174,7 +174,7 @@ impl Runs<'_> {
     /// Makes a project in the root, which is empty.
     fn initialize(&self) -> Result<(), Failure> {
         let mut command = self.command(Access::None, &["init", ".", "--no-usage-stats"]);
-        command.env_remove("MELTANO_PROJECT_ROOT").env_remove("MELTANO_STATE_BACKEND_URI").current_dir(&self.root);
+        command.env_remove("MELTANO_PROJECT_ROOT").current_dir(&self.root);
         shown_if_failed("meltano init", &mut command)
     }
 

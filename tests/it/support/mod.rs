@@ -295,5 +295,7 @@ fn http_client(token: Option<&str>) -> reqwest::Client {
     if let Some(token) = token {
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).expect("a header's value"));
     }
+    // The server's own choice; once is enough.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().default_headers(headers).build().expect("a client")
 }

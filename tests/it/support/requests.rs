@@ -202,6 +202,18 @@ impl TestServer {
         Changes { client, operation }
     }
 
+    /// Follows what happens to pipelines; the variables are the subscription's arguments.
+    pub async fn activity(&self, arguments: Value) -> Activity {
+        let query = "subscription($workspaceId: ID, $pipelineId: ID, $level: ActivityLevel! = ALL, $after: String) { \
+                     pipelineActivity(workspaceId: $workspaceId, pipelineId: $pipelineId, level: $level, after: $after) { \
+                     cursor kind at reason attempt jobId job { type failure { summary } } pipelineId pipeline { name } } }";
+        let mut client = self.client().await;
+        let operation = client.begin(query, arguments).await.expect("a subscription");
+        // It has begun when what is asked after it is answered: what happens from now on is told.
+        client.request("{ __typename }", json!({})).await.expect("an answer");
+        Activity { client, operation }
+    }
+
     /// How many SQL statements the server has run so far.
     pub async fn sql_statements(&self) -> u64 {
         let response = self.http.get(self.url("/metrics")).send().await.expect("an answer");
@@ -240,6 +252,20 @@ impl Changes {
                 return changes;
             }
         }
+    }
+}
+
+/// What happens to pipelines, as it comes.
+pub struct Activity {
+    client: Client,
+    operation: String,
+}
+
+impl Activity {
+    /// What happens next, or nothing once the stream is over.
+    pub async fn next(&mut self) -> Option<Value> {
+        let activity = within(self.client.next_data(&self.operation)).await.expect("activity");
+        activity.map(|mut activity| activity["pipelineActivity"].take())
     }
 }
 

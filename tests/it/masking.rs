@@ -1,0 +1,56 @@
+//! Sensitive values do not reach a log, whatever they are cut up by.
+
+use serde_json::json;
+
+use crate::support::TestServer;
+
+/// Runs a script whose property `demo.secret` is this, and answers its log.
+async fn log_of(server: &TestServer, name: &str, secret: &str, script: &str) -> String {
+    let workspace = server.workspace(name).await;
+    let properties = json!([{ "name": "demo.secret", "value": secret, "sensitive": true }]);
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": properties });
+    let pipeline = server.pipeline_with(input).await;
+    let run = server.run(&pipeline).await;
+    server.final_job(&run).await;
+    server.log_text(&run).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_masked_on_both_streams_wherever_it_stands() {
+    let server = TestServer::start();
+    let script = r#"echo "a $DEMO_SECRET b"; echo "$DEMO_SECRET$DEMO_SECRET" >&2; printf 'no line: %s' "$DEMO_SECRET""#;
+    let log = log_of(&server, "W", "hunter2", script).await;
+    let mut lines: Vec<&str> = log.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["******", "a *** b", "no line: ***"]);
+    let log = log_of(&server, "X", "abc", "echo $DEMO_SECRET").await;
+    assert_eq!(log, "abc\n", "three bytes occur in everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_masked_that_comes_byte_by_byte_and_with_pauses() {
+    let server = TestServer::start();
+    let script = r#"printf 'byte by byte: '; for ((i = 0; i < ${#DEMO_SECRET}; i++)); do printf %s "${DEMO_SECRET:i:1}"; sleep 0.02; done; echo
+        printf 'with a pause: %s' "${DEMO_SECRET:0:4}"; sleep 1.6; echo "${DEMO_SECRET:4}"
+        printf 'the beginning of it: %s' "${DEMO_SECRET:0:4}"; sleep 1.6; echo ', and no more'"#;
+    let log = log_of(&server, "W", "correct horse", script).await;
+    assert_eq!(log, "byte by byte: ***\nwith a pause: ***\nthe beginning of it: corr, and no more\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_masked_across_the_pieces_of_a_long_line() {
+    let server = TestServer::start();
+    // The value begins before the 64 KiB at which a piece ends, and ends after them.
+    let script = r#"printf '%065530d' 0; printf %s "$DEMO_SECRET"; printf '%070000d\n' 0"#;
+    let log = log_of(&server, "W", "correct horse", script).await;
+    assert!(!log.contains("correct") && !log.contains("horse") && log.contains("0***0"), "{} bytes", log.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_several_lines_is_masked_whole_and_line_by_line() {
+    let server = TestServer::start();
+    let secret = "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----\n";
+    let script = r#"printf %s "$DEMO_SECRET"; echo; printf %s "$DEMO_SECRET" | sed 's/^/log: /'"#;
+    let log = log_of(&server, "W", secret, script).await;
+    assert_eq!(log, "***\n\nlog: ***\nlog: ***\nlog: ***\n");
+}

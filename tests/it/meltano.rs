@@ -1,0 +1,403 @@
+//! The system jobs on a real Meltano: with plugins that need no installation, and once from nothing, with those of the Python package
+//! index.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::pipeline_config::git;
+use crate::support::{TestServer, eventually, is_alive, pids_of, skip, text};
+
+/// A pipeline of the plugins of the tests, with these properties.
+fn numbers(workspace: &str, name: &str, properties: Value) -> Value {
+    json!({ "workspaceId": workspace, "name": name, "dataComponents": ["tap-x", "target-y"], "properties": properties })
+}
+
+fn property(name: &str, value: &str) -> Value {
+    json!({ "name": name, "value": value })
+}
+
+/// Runs a pipeline to its end, and answers the job and its log.
+async fn run(server: &TestServer, pipeline: &str) -> (Value, String) {
+    let job = server.run(pipeline).await;
+    (server.final_job(&job).await, server.log_text(&job).await)
+}
+
+fn records(server: &TestServer, workspace: &str) -> Vec<i64> {
+    let path = server.repository(workspace).join("output/records.jsonl");
+    let content = fs::read_to_string(path).unwrap_or_default();
+    content
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["id"].as_i64().expect("an id"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_has_a_project_and_a_pipeline_has_its_plugins_in_it() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let repository = server.repository(&workspace);
+    let tree = git(&repository, &["ls-tree", "-r", "--name-only", "HEAD"]);
+    assert!(tree.lines().any(|it| it == "meltano.yml") && tree.lines().any(|it| it == ".gitignore"), "{tree}");
+    assert!(git(&repository, &["show", "HEAD:README.md"]).starts_with("# W"), "the workspace's own");
+
+    server
+        .change(
+            "createDataComponent",
+            json!({ "workspaceId": workspace, "name": "source", "plugin": "tap-x", "properties": [] }),
+            "__typename",
+        )
+        .await;
+    let input = json!({ "workspaceId": workspace, "name": "P", "dataComponents": ["source", "target-y"] });
+    let pipeline = server.pipeline_with(input).await;
+    let project = git(&repository, &["show", "HEAD:meltano.yml"]);
+    for wanted in ["name: tap-x", "name: target-y", "name: source", "inherit_from: tap-x", &format!("name: {pipeline}")]
+    {
+        assert!(project.contains(wanted), "{wanted}: {project}");
+    }
+    assert_eq!(git(&repository, &["status", "--porcelain"]), "");
+    let head = git(&repository, &["rev-parse", "HEAD"]);
+    // Configured again, nothing changes.
+    let again = server
+        .change("updatePipeline", json!({ "id": pipeline, "actions": ["source", "target-y"] }), "job { id }")
+        .await;
+    assert_eq!(server.final_job(text(&again["job"]["id"])).await["status"], "COMPLETE");
+    assert_eq!(git(&repository, &["show", "HEAD:meltano.yml"]), project);
+    assert_ne!(git(&repository, &["rev-parse", "HEAD"]), head, "the actions stand in the pipeline's own file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_loads_what_is_new_and_says_nothing_that_is_sensitive() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let secret = "correct horse battery staple";
+    let properties = json!([property("tap-x.records", "3"), property("tap-x.password", secret)]);
+    let pipeline = server.pipeline_with(numbers(&workspace, "P", properties)).await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "{log}");
+    assert!(log.contains("the password is ***") && log.contains("Run completed"), "{log}");
+    assert_eq!(records(&server, &workspace), [1, 2, 3]);
+    let more = json!([property("tap-x.records", "5"), property("tap-x.password", secret)]);
+    server.change("updatePipeline", json!({ "id": pipeline, "properties": more }), "__typename").await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "{log}");
+    assert_eq!(records(&server, &workspace), [1, 2, 3, 4, 5], "the bookmark was kept");
+
+    let verify = server.verify(&pipeline).await;
+    assert_eq!(server.final_job(&verify).await["status"], "COMPLETE", "{}", server.log_text(&verify).await);
+    let shown = server.log_text(&verify).await;
+    assert!(
+        shown.contains("Configuration of tap-x") && shown.contains("(redacted)") && !shown.contains(secret),
+        "{shown}"
+    );
+
+    let everything = Path::new(&server.data_directory()).to_owned();
+    let found = std::process::Command::new("grep").args(["-rlF", secret]).arg(&everything).output().expect("grep");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "no file holds it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actions_are_run_in_order_and_a_script_finds_meltano() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let input = json!({
+        "workspaceId": workspace, "name": "Script", "dataComponents": ["tap-x", "target-y"],
+        "script": "set -e\nmeltano run tap-x target-y\nwc -l < output/records.jsonl",
+    });
+    let pipeline = server.pipeline_with(input).await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "{log}");
+    assert!(log.contains("\n3\n"), "{log}");
+    let input =
+        json!({ "workspaceId": workspace, "name": "Actions", "actions": ["tap-x", "target-y", "tap-x", "target-y"] });
+    let pipeline = server.pipeline_with(input).await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!((&done["status"], log.matches("Block run completed").count()), (&json!("COMPLETE"), 2), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_put_together_is_told_when_it_is_configured() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let input = json!({ "workspaceId": workspace, "name": "Half", "dataComponents": ["tap-x"] });
+    let created = server.begin_pipeline(input).await;
+    let job = text(&created["job"]["id"]);
+    assert_eq!(server.final_job(job).await["status"], "ERROR");
+    let log = server.log_text(job).await;
+    assert!(log.contains("1 extractors and 0 loaders"), "{log}");
+    let update = json!({ "id": created["pipeline"]["id"], "dataComponents": ["tap-x", "target-y"] });
+    let updated = server.change("updatePipeline", update, "job { id }").await;
+    assert_eq!(server.final_job(text(&updated["job"]["id"])).await["status"], "COMPLETE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_whose_definition_is_gone_or_whose_program_is_missing_is_an_error() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let pipeline = server.pipeline_with(numbers(&workspace, "P", json!([]))).await;
+    let definition = server.data_directory().join("plugins/target-y.yml");
+    fs::remove_file(&definition).expect("the definition");
+    let server = server.kill_and_restart();
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "ERROR");
+    assert!(log.contains("no data plugin of that name"), "{log}");
+
+    let missing = "plugin_type: loaders\nname: target-y\nnamespace: target_y\nexecutable: jobstream-not-there\n";
+    fs::write(&definition, missing).expect("a file");
+    let server = server.kill_and_restart();
+    let update = json!({ "id": pipeline, "actions": ["tap-x", "target-y"] });
+    let updated = server.change("updatePipeline", update, "job { id }").await;
+    let job = text(&updated["job"]["id"]);
+    assert_eq!(server.final_job(job).await["status"], "ERROR");
+    let log = server.log_text(job).await;
+    assert!(
+        log.contains("target-y: its definition is another now") && log.contains("jobstream-not-there, is not there"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_in_the_middle_of_a_run_leaves_no_process_and_no_lock() {
+    let Some(server) = TestServer::with_meltano(&["--stop-grace", "1"]) else { return };
+    let workspace = server.workspace("W").await;
+    let started = server.scratch().join("started");
+    let started_text = started.to_str().expect("UTF-8").to_owned();
+    let hang = json!([property("tap-x.behaviour", "hang"), property("tap-x.started", &started_text)]);
+    let pipeline = server.pipeline_with(numbers(&workspace, "P", hang)).await;
+    let job = server.run(&pipeline).await;
+    // It does not mind TERM.
+    let plugin = pids_of(&started, 1).await[0];
+    server.stop(&job).await;
+    assert_eq!(server.final_job(&job).await["status"], "STOPPED");
+    assert!(!is_alive(plugin));
+    let well = json!({ "id": pipeline, "properties": [property("tap-x.started", &started_text)] });
+    server.change("updatePipeline", well, "__typename").await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "the next run starts at once: {log}");
+    assert!(configurations(&server).is_empty(), "no configuration of a run is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_killed_with_the_server_is_run_again() {
+    let Some(server) = TestServer::with_meltano(&["--stop-grace", "0.2"]) else { return };
+    let workspace = server.workspace("W").await;
+    let started = server.scratch().join("started");
+    let hang = json!([
+        property("tap-x.behaviour", "hang"),
+        property("tap-x.started", started.to_str().expect("UTF-8")),
+        property("tap-x.password", "correct horse battery staple"),
+    ]);
+    let pipeline = server.pipeline_with(numbers(&workspace, "P", hang)).await;
+    let job = server.run(&pipeline).await;
+    let plugin = pids_of(&started, 1).await[0];
+    let server = server.kill_and_restart();
+    assert_eq!(server.final_job(&job).await["status"], "ERROR");
+    assert!(!is_alive(plugin));
+    let well = json!({ "id": pipeline, "properties": [] });
+    server.change("updatePipeline", well, "__typename").await;
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "{log}");
+    assert!(configurations(&server).is_empty(), "what the killed run has left is cleared away");
+}
+
+/// The configurations that plugins were run with and that are still there.
+fn configurations(server: &TestServer) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![server.data_directory().join("meltano/pipelines")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("its type").is_dir() {
+                directories.push(entry.path());
+            } else if entry.file_name().to_string_lossy().ends_with("config.json") {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pipelines_of_a_workspace_run_at_once() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let mut pipelines = Vec::new();
+    for name in ["One", "Two"] {
+        let file = format!("output/{name}.jsonl");
+        let properties = json!([property("tap-x.records", "50"), property("target-y.file", &file)]);
+        pipelines.push(server.pipeline_with(numbers(&workspace, name, properties)).await);
+    }
+    let mut jobs = Vec::new();
+    for pipeline in &pipelines {
+        jobs.push(server.run(pipeline).await);
+    }
+    for job in &jobs {
+        assert_eq!(server.final_job(job).await["status"], "COMPLETE", "{}", server.log_text(job).await);
+    }
+    for name in ["One", "Two"] {
+        let loaded =
+            fs::read_to_string(server.repository(&workspace).join(format!("output/{name}.jsonl"))).expect("a file");
+        assert_eq!(loaded.lines().count(), 50);
+    }
+    // What is kept for a pipeline goes with it.
+    let kept = server.data_directory().join("meltano/pipelines").join(&pipelines[0]);
+    assert!(kept.exists());
+    server.delete("Pipeline", &pipelines[0]).await;
+    eventually("it goes", async || (!kept.exists()).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_was_killed_at_any_moment_is_done_again() {
+    let Some(mut server) = TestServer::with_meltano(&["--stop-grace", "0.2"]) else { return };
+    let workspace = server.workspace("W").await;
+    let created = server.begin_pipeline(numbers(&workspace, "P", json!([]))).await;
+    let pipeline = text(&created["pipeline"]["id"]).to_owned();
+    let mut job = text(&created["job"]["id"]).to_owned();
+    // Of the seconds that it takes, ever more are granted.
+    for round in 1..5 {
+        tokio::time::sleep(std::time::Duration::from_millis(round * 400)).await;
+        server = server.kill_and_restart();
+        server.final_job(&job).await;
+        let updated = server.change("updatePipeline", json!({ "id": pipeline }), "job { id }").await;
+        match updated["job"]["id"].as_str() {
+            Some(next) => job = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(server.final_job(&job).await["status"], "COMPLETE", "{}", server.log_text(&job).await);
+    let (done, log) = run(&server, &pipeline).await;
+    assert_eq!(done["status"], "COMPLETE", "{log}");
+}
+
+/// A PATH with what scripts need, and without Python and Meltano.
+fn path_without_python(directory: &Path) -> String {
+    let programs = directory.join("programs");
+    fs::create_dir_all(&programs).expect("a directory");
+    for name in ["bash", "git", "cat", "env", "sh"] {
+        let found = std::env::split_paths(&std::env::var_os("PATH").expect("a PATH"))
+            .map(|it| it.join(name))
+            .find(|it| it.exists());
+        std::os::unix::fs::symlink(found.expect("the program"), programs.join(name)).expect("a link");
+    }
+    programs.to_str().expect("UTF-8").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_python_scripts_run_and_what_needs_meltano_says_what_to_install() {
+    let programs = tempfile::tempdir().expect("a directory");
+    let path = path_without_python(programs.path());
+    let server = TestServer::with_environment(&[], &[("PATH", &path), ("JOBSTREAM_MELTANO", "")]);
+    let workspace = server.begin_workspace("W").await;
+    let init =
+        workspace["jobs"].as_array().expect("jobs").iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("it");
+    assert_eq!(server.final_job(text(&init["id"])).await["status"], "COMPLETE");
+    let log = server.log_text(text(&init["id"])).await;
+    assert!(log.contains("Python 3 was not found") && log.contains("apt-get install"), "{log}");
+    let workspace = text(&workspace["workspace"]["id"]);
+    let script = server.pipeline(workspace, "Script", "echo fine").await;
+    let (done, log) = run(&server, &script).await;
+    assert_eq!((&done["status"], log.as_str()), (&json!("COMPLETE"), "fine\n"));
+    let files = json!([property("tap-spreadsheets.files", "[]")]);
+    let input = json!({ "workspaceId": workspace, "name": "Load", "dataComponents": ["tap-spreadsheets", "target-jsonl"], "properties": files });
+    let created = server.begin_pipeline(input).await;
+    let job = text(&created["job"]["id"]);
+    assert_eq!(server.final_job(job).await["status"], "ERROR");
+    let log = server.log_text(job).await;
+    assert!(log.contains("Python 3 was not found") && log.contains("apt-get install"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meltano_that_was_named_and_does_not_work_is_an_error() {
+    let server = TestServer::with(&["--meltano", "/nowhere/meltano"]);
+    let workspace = server.begin_workspace("W").await;
+    let init =
+        workspace["jobs"].as_array().expect("jobs").iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("it");
+    assert_eq!(server.final_job(text(&init["id"])).await["status"], "ERROR");
+    assert!(server.log_text(text(&init["id"])).await.contains("--meltano /nowhere/meltano cannot be run"));
+}
+
+/// A PATH without Meltano, if there is a Python on it and the package index can be reached.
+fn path_without_meltano() -> Option<String> {
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let directories = std::env::split_paths(&path).filter(|it| !it.join("meltano").exists());
+    let path = std::env::join_paths(directories).expect("a PATH").into_string().expect("UTF-8");
+    // What the tests share comes from the same places.
+    crate::support::installation::meltano()?;
+    let has_python =
+        std::process::Command::new("python3").args(["-c", "import ensurepip, venv"]).env("PATH", &path).output();
+    if has_python.is_ok_and(|it| it.status.success()) {
+        return Some(path);
+    }
+    skip("Python 3 with venv is needed");
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_nothing_a_real_file_is_loaded_by_real_plugins() {
+    let Some(path) = path_without_meltano() else { return };
+    let server = TestServer::with_environment(&[], &[("PATH", &path), ("JOBSTREAM_MELTANO", "")]);
+    // Two that need it at once: one installs it, and the other waits.
+    let (one, other) = (server.begin_workspace("W").await, server.begin_workspace("Other").await);
+    for workspace in [&one, &other] {
+        let jobs = workspace["jobs"].as_array().expect("jobs");
+        let init = text(&jobs.iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("it")["id"]);
+        assert_eq!(server.final_job(init).await["status"], "COMPLETE", "{}", server.log_text(init).await);
+        assert!(server.repository(text(&workspace["workspace"]["id"])).join("meltano.yml").exists());
+    }
+    let environments = fs::read_dir(server.data_directory().join("meltano")).expect("a directory");
+    let environments =
+        environments.filter(|it| it.as_ref().expect("it").file_name().to_string_lossy().starts_with("env-"));
+    assert_eq!(environments.count(), 1, "it is installed once");
+
+    let workspace = text(&one["workspace"]["id"]);
+    let weather = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/seattle-weather.csv");
+    let files =
+        json!([{ "path": weather, "format": "csv", "table_name": "weather", "primary_keys": ["date"] }]).to_string();
+    let component = json!({
+        "workspaceId": workspace, "name": "weather", "plugin": "tap-spreadsheets", "properties": [property("files", &files)]
+    });
+    server.change("createDataComponent", component, "__typename").await;
+    for (name, loader, extension) in [("Lines", "target-jsonl", "jsonl"), ("Table", "target-csv", "csv")] {
+        let input = json!({ "workspaceId": workspace, "name": name, "dataComponents": ["weather", loader] });
+        let pipeline = server.pipeline_with(input).await;
+        let (done, log) = run(&server, &pipeline).await;
+        assert_eq!(done["status"], "COMPLETE", "{log}");
+        let loaded = server.repository(workspace).join(format!("output/weather.{extension}"));
+        let content = fs::read_to_string(&loaded).expect("what was loaded");
+        let rows = content.lines().filter(|line| line.contains("2012/01/01") || line.contains("2015/12/31")).count();
+        let header = usize::from(extension == "csv");
+        assert_eq!((content.lines().count() - header, rows), (1_461, 2), "{log}");
+        let (done, log) = run(&server, &pipeline).await;
+        assert_eq!(done["status"], "COMPLETE", "{log}");
+        assert_eq!(fs::read_to_string(&loaded).expect("it").lines().count() - header, 1_461, "nothing new: {log}");
+        let verify = server.verify(&pipeline).await;
+        assert_eq!(server.final_job(&verify).await["status"], "COMPLETE", "{}", server.log_text(&verify).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_was_killed_leaves_nothing_half_made() {
+    let Some(path) = path_without_meltano() else { return };
+    let mut server =
+        TestServer::with_environment(&["--stop-grace", "0.1"], &[("PATH", &path), ("JOBSTREAM_MELTANO", "")]);
+    let workspace = server.begin_workspace("W").await;
+    let id = text(&workspace["workspace"]["id"]).to_owned();
+    let mut job =
+        workspace["jobs"].as_array().expect("jobs").iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("it")["id"]
+            .clone();
+    for step in ["Making a virtual environment.", "Installing Meltano into it."] {
+        server.line_appears(text(&job), step).await;
+        server = server.kill_and_restart();
+        assert_eq!(server.final_job(text(&job)).await["status"], "ERROR");
+        assert!(!server.data_directory().join("meltano/current").exists());
+        server.change("updateWorkspace", json!({ "id": id }), "__typename").await;
+        let query = "query($id: ID!) { jobs(workspaceId: $id, type: [WORKSPACE_INIT], first: 1) { nodes { id } } }";
+        job = server.data(query, json!({ "id": id })).await["jobs"]["nodes"][0]["id"].take();
+    }
+    assert_eq!(server.final_job(text(&job)).await["status"], "COMPLETE", "{}", server.log_text(text(&job)).await);
+    let environments = fs::read_dir(server.data_directory().join("meltano")).expect("a directory");
+    let environments =
+        environments.filter(|it| it.as_ref().expect("it").file_name().to_string_lossy().starts_with("env-"));
+    assert_eq!(environments.count(), 1, "what the killed ones have left is gone");
+}
