@@ -42,7 +42,7 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
-    /// Serve, and run two example pipelines on real data, printing what they do as it arrives over a WebSocket.
+    /// Serve, and run example pipelines on real data, printing what they do as it arrives over a WebSocket.
     Demo {
         /// End after the runs: with exit code 0 if every job is COMPLETE, else 1.
         #[arg(long)]

@@ -1,8 +1,8 @@
-//! The example: a workspace, two pipelines on real data, and what they do, seen through the server's own WebSocket.
+//! The example: a workspace, pipelines on real data, and what they do, seen through the server's own WebSocket.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,15 @@ use crate::http::Access;
 use crate::server::{Failure, Server};
 
 const WORKSPACE: &str = "Seattle weather";
-const PIPELINES: [(&str, &str); 2] = [
-    ("Monthly report", include_str!("../examples/monthly-report.sh")),
-    ("Records", include_str!("../examples/records.sh")),
-];
+/// The name of the data component that reads the data.
+const SOURCE: &str = "weather-file";
+/// The pipeline that loads it, and the one that a trigger starts after that.
+const LOAD: &str = "Load";
+const AFTER_LOAD: &str = "Wettest days";
+
+const MONTHLY_REPORT: &str = include_str!("../examples/monthly-report.sh");
+const RECORDS: &str = include_str!("../examples/records.sh");
+const WETTEST_DAYS: &str = include_str!("../examples/wettest-days.sh");
 const WEATHER: &str = include_str!("../examples/seattle-weather.csv");
 
 /// Serves with the example. With `once` it ends after the runs, with an error if a job is not COMPLETE.
@@ -26,7 +31,7 @@ pub async fn run(options: Options, access: Access, token: Option<String>, once: 
     let mut server = Server::start(options.clone(), access).await?;
     let client = Client::connect(server.address(), token.as_deref()).await?;
     let shown = tokio::select! {
-        shown = show(client, &options.data_dir) => shown,
+        shown = show(client, &options) => shown,
         () = server.told_to_end() => {
             server.shut_down().await?;
             return if once { Err("the demo was ended before its jobs were.".into()) } else { Ok(()) };
@@ -50,12 +55,9 @@ pub async fn run(options: Options, access: Access, token: Option<String>, once: 
 }
 
 /// Sets the example up, runs it, and prints it.
-async fn show(mut client: Client, data_dir: &Path) -> Result<(), Failure> {
-    let weather = data_dir.join("examples").join("seattle-weather.csv");
-    std::fs::create_dir_all(data_dir.join("examples"))?;
-    std::fs::write(&weather, WEATHER)?;
-    let weather = weather.canonicalize()?;
-    let workspace = workspace(&mut client).await?;
+async fn show(mut client: Client, options: &Options) -> Result<(), Failure> {
+    let weather = weather(&options.data_dir)?;
+    let (workspace, init) = workspace(&mut client).await?;
     let changes = client
         .begin(
             "subscription($workspace: ID!) { jobStatusChanged(workspaceId: $workspace) { jobId status initial \
@@ -63,19 +65,36 @@ async fn show(mut client: Client, data_dir: &Path) -> Result<(), Failure> {
             json!({ "workspace": workspace }),
         )
         .await?;
-    let mut screen =
-        Screen { names: HashMap::new(), logs: HashMap::new(), changes, unfinished: HashSet::new(), failed: 0 };
-    for (name, script) in PIPELINES {
-        let configuration = configure(&mut client, &workspace, name, script, &weather).await?;
-        if let Some(job) = configuration.job {
-            screen.follow(&mut client, &job, name).await?;
-        }
-        let job = run_pipeline(&mut client, &configuration.pipeline).await?;
-        screen.follow(&mut client, &job, name).await?;
+    let mut screen = Screen { changes, ..Screen::default() };
+    if let Some(init) = init {
+        screen.follow(&mut client, &init, WORKSPACE).await?;
     }
-    while !(screen.logs.is_empty() && screen.unfinished.is_empty()) {
+    let file = json!([{ "name": "weather.file", "value": weather }]);
+    let mut to_run = Vec::new();
+    for (name, script) in [("Monthly report", MONTHLY_REPORT), ("Records", RECORDS)] {
+        let definition = json!({ "script": script, "properties": file });
+        to_run.push((name, configure(&mut client, &mut screen, &workspace, name, definition).await?));
+    }
+    if options.meltano.found_in(options.data_dir.join("meltano")).can_be_had() {
+        configure_source(&mut client, &workspace, &weather).await?;
+        let definition = json!({ "dataComponents": [SOURCE, "target-jsonl"] });
+        to_run.push((LOAD, configure(&mut client, &mut screen, &workspace, LOAD, definition).await?));
+        let loaded = json!([{ "name": "weather.jsonl", "value": "output/weather.jsonl" }]);
+        let definition = json!({ "script": WETTEST_DAYS, "properties": loaded, "triggeredBy": [LOAD] });
+        configure(&mut client, &mut screen, &workspace, AFTER_LOAD, definition).await?;
+    } else {
+        say("Python 3 was not found, so Meltano cannot be installed: only the pipelines run that are scripts.");
+    }
+    for (name, pipeline) in to_run {
+        let job = run_pipeline(&mut client, &pipeline).await?;
+        screen.follow(&mut client, &job, name).await?;
+        screen.loading |= name == LOAD;
+    }
+    while !screen.is_done() {
         let (operation, said) = client.next().await?;
-        screen.show(&operation, said)?;
+        if let Some(triggered) = screen.show(&operation, said)? {
+            screen.follow(&mut client, &triggered, AFTER_LOAD).await?;
+        }
     }
     match screen.failed {
         0 => Ok(()),
@@ -84,35 +103,64 @@ async fn show(mut client: Client, data_dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The example's workspace: an earlier run's, or a new one.
-async fn workspace(client: &mut Client) -> Result<String, Failure> {
+/// The file with the data. One that is there is left as it is, for what has loaded it knows its age.
+fn weather(data_dir: &Path) -> Result<PathBuf, Failure> {
+    let weather = data_dir.join("examples").join("seattle-weather.csv");
+    std::fs::create_dir_all(data_dir.join("examples"))?;
+    if !std::fs::read_to_string(&weather).is_ok_and(|there| there == WEATHER) {
+        std::fs::write(&weather, WEATHER)?;
+    }
+    Ok(weather.canonicalize()?)
+}
+
+/// The example's workspace: an earlier run's, or a new one with the job that makes its repository.
+async fn workspace(client: &mut Client) -> Result<(String, Option<String>), Failure> {
     let found = client.request("{ workspaces(first: 500) { nodes { id name } } }", json!({})).await?;
     let nodes = found["workspaces"]["nodes"].as_array().cloned().unwrap_or_default();
     if let Some(workspace) = nodes.iter().find(|it| it["name"] == WORKSPACE) {
-        return Ok(text(&workspace["id"])?.to_owned());
+        return Ok((text(&workspace["id"])?.to_owned(), None));
     }
     let created = client
         .request(
-            "mutation($input: CreateWorkspaceInput!) { createWorkspace(input: $input) { workspace { id } } }",
+            "mutation($input: CreateWorkspaceInput!) { createWorkspace(input: $input) { workspace { id } jobs { id type } } }",
             json!({ "input": { "name": WORKSPACE } }),
         )
         .await?;
-    Ok(text(&created["createWorkspace"]["workspace"]["id"])?.to_owned())
+    let created = &created["createWorkspace"];
+    let init = created["jobs"].as_array().and_then(|jobs| jobs.iter().find(|it| it["type"] == "WORKSPACE_INIT"));
+    let init = init.and_then(|job| job["id"].as_str()).map(str::to_owned);
+    Ok((text(&created["workspace"]["id"])?.to_owned(), init))
 }
 
-/// A pipeline of the example, and the job that configures it, if one was queued.
-struct Configuration {
-    pipeline: String,
-    job: Option<String>,
+/// Sees to it that the workspace has the data component that reads the data.
+async fn configure_source(client: &mut Client, workspace: &str, weather: &Path) -> Result<(), Failure> {
+    let files = json!([{ "path": weather, "format": "csv", "table_name": "weather", "primary_keys": ["date"] }]);
+    let properties = json!([{ "name": "files", "value": files.to_string() }]);
+    let query = "query($id: ID!) { workspace(id: $id) { dataComponents { nodes { id name } } } }";
+    let found = client.request(query, json!({ "id": workspace })).await?;
+    let nodes = found["workspace"]["dataComponents"]["nodes"].as_array().cloned().unwrap_or_default();
+    let (mutation, input) = match nodes.iter().find(|it| it["name"] == SOURCE) {
+        Some(component) => (
+            "mutation($input: UpdateDataComponentInput!) { updateDataComponent(input: $input) { dataComponent { id } } }",
+            json!({ "id": component["id"], "properties": properties }),
+        ),
+        None => (
+            "mutation($input: CreateDataComponentInput!) { createDataComponent(input: $input) { dataComponent { id } } }",
+            json!({ "workspaceId": workspace, "name": SOURCE, "plugin": "tap-spreadsheets", "properties": properties }),
+        ),
+    };
+    client.request(mutation, json!({ "input": input })).await?;
+    Ok(())
 }
 
+/// Creates a pipeline, or updates an earlier run's, and follows the job that configures it, if one was queued.
 async fn configure(
     client: &mut Client,
+    screen: &mut Screen,
     workspace: &str,
     name: &str,
-    script: &str,
-    weather: &Path,
-) -> Result<Configuration, Failure> {
+    definition: Value,
+) -> Result<String, Failure> {
     let found = client
         .request(
             "query($workspace: ID!) { pipelines(workspaceId: $workspace, first: 500) { nodes { id name } } }",
@@ -120,23 +168,24 @@ async fn configure(
         )
         .await?;
     let nodes = found["pipelines"]["nodes"].as_array().cloned().unwrap_or_default();
-    let properties = json!([{ "name": "weather.file", "value": weather }]);
-    let (mutation, input) = match nodes.iter().find(|it| it["name"] == name) {
-        Some(pipeline) => (
-            "mutation($input: UpdatePipelineInput!) { done: updatePipeline(input: $input) { pipeline { id } job { id } } }",
-            json!({ "id": pipeline["id"], "script": script, "properties": properties }),
-        ),
-        None => (
-            "mutation($input: CreatePipelineInput!) { done: createPipeline(input: $input) { pipeline { id } job { id } } }",
-            json!({ "workspaceId": workspace, "name": name, "script": script, "properties": properties }),
-        ),
+    let mut input = definition;
+    let mutation = match nodes.iter().find(|it| it["name"] == name) {
+        Some(pipeline) => {
+            input["id"] = pipeline["id"].clone();
+            "mutation($input: UpdatePipelineInput!) { done: updatePipeline(input: $input) { pipeline { id } job { id } } }"
+        }
+        None => {
+            input["workspaceId"] = workspace.into();
+            input["name"] = name.into();
+            "mutation($input: CreatePipelineInput!) { done: createPipeline(input: $input) { pipeline { id } job { id } } }"
+        }
     };
     let done = client.request(mutation, json!({ "input": input })).await?;
     let done = &done["done"];
-    Ok(Configuration {
-        pipeline: text(&done["pipeline"]["id"])?.to_owned(),
-        job: done["job"]["id"].as_str().map(str::to_owned),
-    })
+    if let Some(job) = done["job"]["id"].as_str() {
+        screen.follow(client, job, name).await?;
+    }
+    Ok(text(&done["pipeline"]["id"])?.to_owned())
 }
 
 /// Queues a run, or finds the one that an earlier demo, which was killed, has left active.
@@ -152,6 +201,7 @@ async fn run_pipeline(client: &mut Client, pipeline: &str) -> Result<String, Fai
 }
 
 /// What is printed: the status changes, and the lines of the jobs that are followed.
+#[derive(Default)]
 struct Screen {
     /// How each job is called.
     names: HashMap<String, String>,
@@ -160,6 +210,8 @@ struct Screen {
     changes: String,
     /// The jobs that are followed and not final.
     unfinished: HashSet<String>,
+    /// Whether a run is to come that a trigger starts.
+    loading: bool,
     failed: usize,
 }
 
@@ -177,11 +229,15 @@ impl Screen {
         Ok(())
     }
 
-    fn show(&mut self, operation: &str, said: Said) -> Result<(), Failure> {
+    fn is_done(&self) -> bool {
+        self.logs.is_empty() && self.unfinished.is_empty() && !self.loading
+    }
+
+    /// Prints what came. Answers the run that a trigger has started, if it is that.
+    fn show(&mut self, operation: &str, said: Said) -> Result<Option<String>, Failure> {
         match said {
             Said::Next(payload) if operation == self.changes => {
-                self.show_change(&payload["data"]["jobStatusChanged"]);
-                Ok(())
+                Ok(self.show_change(&payload["data"]["jobStatusChanged"]))
             }
             Said::Next(payload) => {
                 let name = self.logs.get(operation).and_then(|job| self.names.get(job)).map_or("", String::as_str);
@@ -189,26 +245,31 @@ impl Screen {
                     let mark = if line["stream"] == "STDOUT" { '│' } else { '┆' };
                     say(format_args!("{name:>16} {mark} {}", line["text"].as_str().unwrap_or_default()));
                 }
-                Ok(())
+                Ok(None)
             }
             Said::Complete => {
                 self.logs.remove(operation);
-                Ok(())
+                Ok(None)
             }
             Said::Error(errors) => Err(format!("the server says: {errors}").into()),
         }
     }
 
-    fn show_change(&mut self, change: &Value) {
+    fn show_change(&mut self, change: &Value) -> Option<String> {
         let status = change["status"].as_str().unwrap_or_default();
-        let ended = matches!(status, "COMPLETE" | "ERROR" | "STOPPED");
-        let followed = ended && change["jobId"].as_str().is_some_and(|job| self.unfinished.remove(job));
-        if followed && status != "COMPLETE" {
-            self.failed += 1;
-        }
+        let job = change["jobId"].as_str().unwrap_or_default();
         let type_ = change["job"]["type"].as_str().unwrap_or("job");
         let name = change["job"]["pipeline"]["name"].as_str().unwrap_or(WORKSPACE);
+        let ended = matches!(status, "COMPLETE" | "ERROR" | "STOPPED");
+        let failed = ended && self.unfinished.remove(job) && status != "COMPLETE";
+        self.failed += usize::from(failed);
         say(format_args!("{name:>16} ● {type_} is {status}"));
+        let triggered = self.loading && name == AFTER_LOAD && type_ == "PIPELINE_RUN";
+        // What fails triggers nothing.
+        if triggered || failed && name == LOAD {
+            self.loading = false;
+        }
+        triggered.then(|| job.to_owned())
     }
 }
 

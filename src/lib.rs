@@ -5,9 +5,10 @@
 //! ```text
 //! http ──▶ graphql ──▶ jobs ──▶ store        jobs: the only writer of job state; it stores, then rings
 //!    └───────────┴────────────▶ store        reads go straight to the store
-//! runner ─────────────▶ jobs ──▶ events      events: doorbells, for subscriptions, followed logs, the runner and the sweeper
+//! runner, scheduler ──▶ jobs ──▶ events      events: doorbells, for subscriptions, followed logs, and all that works by itself
+//! webhooks ───────────▶ jobs, store          tells others what happens; what that is, jobs has stored
 //! sweeper ────────────────────▶ store        removes what nobody can see any more
-//! model, error, metrics                      leaves: everybody knows them; metrics knows model, the others nobody
+//! model, error, metrics, catalogue, cipher   leaves: everybody knows them; they know model and error at the most
 //! ```
 //!
 //! Three ways through the house:
@@ -25,10 +26,14 @@
 //! | [`jobs`] | what may happen to a job, a pipeline, a workspace: every write |
 //! | [`events`] | doorbells: that there is something to read, never what |
 //! | [`metrics`] | what is counted, for Prometheus |
+//! | [`catalogue`] | the data plugins that there are |
+//! | [`cipher`] | how sensitive values are stored |
 //! | [`runner`] | claims jobs, collects what they print, stops and rescues them |
+//! | [`scheduler`] | queues runs when their time has come |
+//! | [`webhooks`] | tells whoever has asked for it, outside of the server, what happens |
 //! | [`supervisor`] | the process that holds one job's processes |
-//! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY` |
-//! | [`processes`] | `/proc` |
+//! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY`; and a run that uses Meltano |
+//! | [`processes`], [`yaml`] | `/proc`; YAML as Meltano reads it |
 //! | [`sweeper`] | clears away what was deleted |
 //! | [`graphql`] | types and resolvers; how every transport has operations carried out |
 //! | [`http`] | the transports, and who may talk to them |

@@ -54,7 +54,7 @@ fn configure(
     }
     let program = meltano.find()?;
     let project = Project::check_out(repository, meltano, &program, scratch)?;
-    project.add(&meltano.in_scratch(&program, project.root(), scratch), &file.id, &file.plugins)?;
+    project.add(&meltano.in_scratch(&program, project.root()), &file.id, &file.plugins)?;
     meltano.for_pipeline(&program, project.root(), &file.id)?.install(&file.plugins)?;
     project.files()
 }

@@ -47,6 +47,14 @@ impl Program {
 }
 
 impl Meltano {
+    /// Whether there seems to be a Meltano, or what one is installed with.
+    pub fn can_be_had(&self) -> bool {
+        match self.command.as_deref() {
+            Some(command) => command != "none",
+            None => self.home.join("current").exists() || ["meltano", "python3"].iter().any(|it| on_path(it).is_some()),
+        }
+    }
+
     /// Finds Meltano, or installs it.
     pub(in crate::task) fn find(&self) -> Result<Program, Missing> {
         match self.command.as_deref() {
@@ -145,7 +153,8 @@ impl Meltano {
         let network = env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_network));
         let own = ["HOME", "LANG", "PATH", "JOBSTREAM_JOB_ID"].map(|name| (name, env::var_os(name)));
         command.env_clear().envs(own.into_iter().filter_map(|(name, value)| Some((name, value?)))).envs(network);
-        command.env("UV_CACHE_DIR", self.home.join("cache")).stdin(Stdio::null());
+        let caches = [("UV_CACHE_DIR", "cache"), ("PIP_CACHE_DIR", "cache/pip")];
+        command.envs(caches.map(|(name, place)| (name, self.home.join(place)))).stdin(Stdio::null());
         match command.status()? {
             status if status.success() => Ok(()),
             status => Err(Failure::Said(format!("This step failed ({status}): {what}"))),

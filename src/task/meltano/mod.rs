@@ -63,6 +63,9 @@ pub struct Plugin {
     pub definition: Option<serde_json::Value>,
 }
 
+/// Where Meltano keeps its own files, unless it is told otherwise.
+const OWN: &str = ".meltano";
+
 /// Variables that say how the network is reached. What installs has them, and nothing else.
 const NETWORK: [&str; 12] = [
     "ALL_PROXY",
@@ -118,9 +121,9 @@ impl Meltano {
         self.home.join("pipelines").join(pipeline)
     }
 
-    /// Meltano with a project that belongs to no pipeline.
-    pub(super) fn in_scratch<'a>(&'a self, program: &'a Program, root: &Path, scratch: &Path) -> Runs<'a> {
-        Runs { program, meltano: self, root: root.to_owned(), system: scratch.join("meltano"), environment: None }
+    /// Meltano with a project that it may change. What it keeps beside that is nothing to keep.
+    pub(super) fn in_scratch<'a>(&'a self, program: &'a Program, root: &Path) -> Runs<'a> {
+        Runs { program, meltano: self, root: root.to_owned(), system: root.join(OWN), environment: None }
     }
 
     /// Meltano for a pipeline, whose environment has its id, with a project that is checked out here.
@@ -204,6 +207,8 @@ impl Runs<'_> {
         set("MELTANO_DISABLE_TRACKING", "true".into());
         set("NO_COLOR", "1".into());
         set("UV_CACHE_DIR", self.meltano.home.join("cache").into());
+        // Meltano writes there; a server's home may be nobody's to write to.
+        set("XDG_CONFIG_HOME", self.meltano.home.join("config").into());
         if let Some(environment) = &self.environment {
             let own = || format!("file://{}", self.meltano.state_of(environment).display());
             set("MELTANO_STATE_BACKEND_URI", self.meltano.state.clone().unwrap_or_else(own).into());

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Access, Meltano, Plugin, Program, Runs};
+use super::{Access, Meltano, OWN, Plugin, Program, Runs};
 use crate::task::git::Repository;
 use crate::task::{Failure, say, write_in_place};
 
@@ -54,7 +54,7 @@ impl Project {
         }
         let project = Self { root, committed };
         if !project.root.join(PROJECT_FILE).exists() {
-            meltano.in_scratch(program, &project.root, scratch).initialize()?;
+            meltano.in_scratch(program, &project.root).initialize()?;
             say("Made a Meltano project.");
         }
         Ok(project)
@@ -123,7 +123,7 @@ impl Project {
                 let entry = entry?;
                 let path = directory.join(entry.file_name());
                 // The page that Meltano writes is about Meltano, not about the workspace.
-                if path == Path::new(".meltano") || path == Path::new("README.md") {
+                if path == Path::new(OWN) || path == Path::new("README.md") {
                     continue;
                 }
                 if entry.file_type()?.is_dir() {

@@ -113,7 +113,7 @@ impl TestServer {
             Some((program, rest)) => {
                 let mut command = Command::new(program);
                 command.args(rest).arg(plain.get_program()).args(plain.get_args());
-                command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+                command.env("JOBSTREAM_MELTANO", "none").env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
                 command
             }
         };
