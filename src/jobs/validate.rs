@@ -20,7 +20,7 @@ const PROPERTIES_BYTES: usize = 512 * 1024;
 const LIST_ITEMS: usize = 200;
 const WORD_CHARS: usize = 128;
 /// What the variables of properties do not begin with.
-const OWN_PREFIXES: [&str; 2] = ["JOBSTREAM_", "MELTANO_"];
+const OWN_PREFIXES: [&str; 4] = ["JOBSTREAM_", "MELTANO_", "PIP_", "UV_"];
 const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
 const MAX_RETRIES: i32 = 100;
 
@@ -71,7 +71,7 @@ pub(super) fn component_name(name: &str) -> Vec<Problem> {
             "It begins with a letter or digit, and has letters, digits, hyphens and underscores, at most 128.",
         );
     } else if OWN_PREFIXES.iter().any(|prefix| format!("{}_", variable(name)).starts_with(prefix)) {
-        problems.add("name", "Variables that begin with JOBSTREAM_ or MELTANO_ are the server's.");
+        problems.add("name", "Variables that begin with JOBSTREAM_, MELTANO_, PIP_ or UV_ are the server's.");
     }
     problems.found
 }
@@ -253,7 +253,10 @@ impl Problems {
                 format!("It is `datacomponent.setting`: at most {WORD_CHARS} letters, digits, dots, hyphens and underscores."),
             );
         } else if OWN_PREFIXES.iter().any(|prefix| variable(name).starts_with(prefix)) {
-            self.add(format_args!("{path}.name"), "Variables that begin with JOBSTREAM_ or MELTANO_ are the server's.");
+            self.add(
+                format_args!("{path}.name"),
+                "Variables that begin with JOBSTREAM_, MELTANO_, PIP_ or UV_ are the server's.",
+            );
         }
         // The two settings that every extractor has, also one that only a script knows of.
         let Some(value) = property.text() else { return };

@@ -28,6 +28,7 @@ pub(super) fn run(file: &PipelineFile, meltano: &Meltano) -> Result<(), Failure>
     let program = meltano.find()?;
     let runs = meltano.for_pipeline(&program, Path::new("."), &file.id)?;
     runs.install(&file.plugins)?;
+    let _in_use = runs.in_use()?;
     for plugin in &file.plugins {
         say(format_args!("Configuration of {}:", plugin.name));
         runs.show_configuration(plugin)?;

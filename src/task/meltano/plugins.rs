@@ -1,6 +1,6 @@
 //! The plugins that a pipeline uses: what runs them, and how they are installed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,9 @@ impl Runs<'_> {
             definitions.push(plugin.definition()?);
         }
         fs::create_dir_all(&self.system)?;
+        // A run and a verification may both find that something is missing.
+        let lock = self.lock_file("installing")?;
+        lock.lock()?;
         // What was installed, by definitions: another version is another one.
         let stamp = self.system.join("installed.json");
         let wanted = serde_json::to_string(&definitions.iter().map(|it| it.json).collect::<Vec<_>>())?;
@@ -99,9 +102,23 @@ impl Runs<'_> {
         if executable.contains('/') { PathBuf::from(executable).exists() } else { on_path(executable).is_some() }
     }
 
+    /// Says, for as long as the file is kept, that plugins are being run: what a run has left is not cleared away meanwhile.
+    pub(in crate::task) fn in_use(&self) -> Result<File, Failure> {
+        let lock = self.lock_file("in-use")?;
+        lock.lock_shared()?;
+        Ok(lock)
+    }
+
+    fn lock_file(&self, name: &str) -> io::Result<File> {
+        File::options().create(true).append(true).open(self.system.join(name))
+    }
+
     /// Removes what a killed run has left: configurations with sensitive values, and the lock of its state.
     pub(in crate::task) fn clear(&self, pipeline: &str) -> Result<(), Failure> {
-        clear_configurations(&self.system.join("run"))?;
+        let lock = self.lock_file("in-use")?;
+        if lock.try_lock().is_ok() {
+            clear_configurations(&self.system.join("run"))?;
+        }
         for state in fs::read_dir(self.meltano.state_of(pipeline)).into_iter().flatten() {
             let _ = fs::remove_file(state?.path().join("lock")); // most have none
         }
