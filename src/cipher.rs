@@ -1,6 +1,6 @@
 //! Sealing: how sensitive values are stored. What is sealed can be opened only with a key that is kept outside of the database.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,10 @@ fn make(path: &Path) -> io::Result<String> {
     file.sync_all()?;
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
+    // What is sealed with it must not outlive it.
+    if let Some(directory) = path.parent() {
+        File::open(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?.sync_all()?;
+    }
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => fs::read_to_string(path),
