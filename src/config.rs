@@ -10,8 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::graphql::Settings;
 use crate::http::{Access, Bounds, Token};
 use crate::jobs::{MissedTicks, Rules};
+use crate::lease::Terms;
 use crate::runner::Limits;
-use crate::store::Synchronous;
+use crate::store::{DatabaseUrl, Synchronous};
 use crate::task::MeltanoOptions;
 use crate::webhooks::WebhookOptions;
 
@@ -79,9 +80,17 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_DATA_DIR", value_name = "DIRECTORY", default_value = "jobstream-data")]
     pub data_dir: PathBuf,
 
+    /// What this server is called among others of its database: the name of the machine unless it is said here.
+    #[arg(long, env = "JOBSTREAM_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
     /// How many jobs run at a time. With 0 this process only serves.
     #[arg(long, env = "JOBSTREAM_SLOTS", value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=1024))]
     pub slots: u16,
+
+    /// How many jobs of one workspace run at a time, over all servers of a database. There is no limit unless it is said here.
+    #[arg(long, env = "JOBSTREAM_WORKSPACE_SLOTS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub workspace_slots: Option<u32>,
 
     /// How many bytes of output a job's log keeps, over all attempts. What comes after is discarded; the job goes on.
     #[arg(long, env = "JOBSTREAM_MAX_LOG_BYTES", value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(i64).range(0..=1 << 31))]
@@ -103,10 +112,6 @@ pub struct Options {
     /// How many changes of jobs' statuses are kept for subscribers to go on from.
     #[arg(long, env = "JOBSTREAM_KEEP_STATUS_CHANGES", value_name = "NUMBER", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub keep_status_changes: i64,
-
-    /// What a commit waits for.
-    #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_name = "MODE", value_enum, default_value_t = Synchronous::Normal)]
-    pub sqlite_synchronous: Synchronous,
 
     /// The time zone of schedules: a name of the IANA database, such as `Europe/Berlin`.
     #[arg(long, env = "JOBSTREAM_TIME_ZONE", value_name = "NAME", default_value = "UTC")]
@@ -149,6 +154,37 @@ pub struct Options {
     /// What jobs load with.
     #[command(flatten)]
     pub meltano: MeltanoOptions,
+
+    /// Where everything is stored.
+    #[command(flatten)]
+    pub database: DatabaseOptions,
+}
+
+/// Where everything is stored.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseOptions {
+    /// A PostgreSQL database, which any number of servers may share: `postgres://user:password@host:port/name`, with `sslmode` and
+    /// `sslrootcert`. Without it, SQLite in the data directory.
+    // Other users of the machine can read arguments, but not this variable.
+    #[arg(long, env = "JOBSTREAM_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// How long this server's jobs go on when it cannot reach PostgreSQL any more. Then they are ended, and after that others may take them.
+    #[arg(long, env = "JOBSTREAM_LEASE_MARGIN", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub lease_margin: Duration,
+
+    /// How many bytes of each job's output, compressed, wait on this server's disk while it cannot reach PostgreSQL. Beyond that the job waits.
+    #[arg(long, env = "JOBSTREAM_SPOOL_BYTES", value_name = "BYTES", default_value_t = 64 << 20)]
+    pub spool_bytes: u64,
+
+    /// How many connections to PostgreSQL this server has at the most, beside one for notifications.
+    #[arg(long, env = "JOBSTREAM_DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(4..=1000))]
+    pub database_connections: u16,
+
+    /// What a commit waits for.
+    #[arg(long, env = "JOBSTREAM_SQLITE_SYNCHRONOUS", value_name = "MODE", value_enum, default_value_t = Synchronous::Normal)]
+    pub sqlite_synchronous: Synchronous,
 }
 
 /// Why the options cannot be used together.
@@ -184,13 +220,28 @@ impl Options {
 
     /// What is said about jobs.
     pub fn rules(&self) -> Rules {
-        let Self { retry_backoff, time_zone: zone, missed_ticks, .. } = *self;
-        Rules { retry_backoff, zone, missed_ticks, private_webhooks: self.webhooks.allow_private_webhooks }
+        let Self { retry_backoff, workspace_slots, time_zone: zone, missed_ticks, .. } = *self;
+        Rules {
+            retry_backoff,
+            workspace_slots,
+            zone,
+            missed_ticks,
+            private_webhooks: self.webhooks.allow_private_webhooks,
+        }
+    }
+
+    /// How long leases are.
+    pub fn terms(&self) -> Terms {
+        Terms { margin: self.database.lease_margin, stop_grace: self.stop_grace }
     }
 
     /// What bounds a job.
     pub fn limits(&self) -> Limits {
-        Limits { stop_grace: self.stop_grace, max_log_bytes: self.max_log_bytes }
+        Limits {
+            stop_grace: self.stop_grace,
+            max_log_bytes: self.max_log_bytes,
+            spool_bytes: self.database.spool_bytes,
+        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{JobId, PipelineId, WorkspaceId};
+use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
 
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
 pub struct Directory {
     path: Arc<Path>,
+    home: HomeId,
     _lock: Arc<File>,
 }
 
@@ -43,15 +44,21 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        for part in ["meltano/pipelines", "meltano/state", "plugins", "repositories", "tasks"] {
+        for part in ["meltano/pipelines", "meltano/state", "plugins", "repositories", "spool", "tasks", "unstored"] {
             make(&path.join(part)).map_err(unusable)?;
         }
-        Ok(Self { path: path.into(), _lock: Arc::new(lock) })
+        let home = home(&path.join("id")).map_err(unusable)?;
+        Ok(Self { path: path.into(), home, _lock: Arc::new(lock) })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What tells it from those of other servers, wherever they are.
+    pub fn home(&self) -> HomeId {
+        self.home
     }
 
     /// The embedded database.
@@ -85,8 +92,34 @@ impl Directory {
         [self.meltano().join("pipelines").join(&id), self.meltano().join("state").join(&id)]
     }
 
+    /// Where lines of an attempt wait while the database is away; and where they are kept if they cannot be stored, because the attempt was
+    /// over for everybody else by then.
+    pub fn spool(&self, job: JobId, attempt: i32) -> [PathBuf; 2] {
+        [self.path.join("spool").join(format!("{job}.{attempt}")), unstored(&self.path, job, attempt)]
+    }
+
     /// Where a system task finds what it is to do, and leaves what came of it.
     pub fn task(&self, job: JobId) -> PathBuf {
         self.path.join("tasks").join(job.to_string())
+    }
+}
+
+/// Where a server that has this directory keeps lines that it could not store.
+pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
+    directory.join("unstored").join(format!("{job}.{attempt}.log"))
+}
+
+/// The id of a directory, which is made with it.
+fn home(file: &Path) -> io::Result<HomeId> {
+    match fs::read_to_string(file) {
+        Ok(text) => text.trim().parse().map_err(|_| io::Error::other(format!("{} holds no id", file.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let home = HomeId::random();
+            let temporary = file.with_extension("new");
+            fs::write(&temporary, home.to_string())?;
+            fs::rename(&temporary, file)?;
+            Ok(home)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -97,6 +97,11 @@ pub enum Error {
     /// The database cannot be written or read at the moment; nothing was changed.
     #[error("The database is not available at the moment. Nothing was changed; try again.")]
     Unavailable(#[source] Detail),
+    /// The database went away while something was being stored: it may be stored, or not.
+    #[error(
+        "The database went away while this was being stored: it may be stored or not. Look, and try again if it is not."
+    )]
+    Uncertain(#[source] Detail),
     /// The write expected another state than the job has: somebody else changed it.
     #[error("The job has changed meanwhile.")]
     Stale,
@@ -166,6 +171,11 @@ impl Error {
         Self::Unavailable(Detail::new(detail))
     }
 
+    /// The database went away during a commit, with what only the server's log may show.
+    pub fn uncertain(detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Uncertain(Detail::new(detail))
+    }
+
     /// The code that clients tell errors apart by: `extensions.code`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -180,7 +190,7 @@ impl Error {
             Self::Forbidden(_) => "FORBIDDEN",
             Self::LimitExceeded(_) => "LIMIT_EXCEEDED",
             Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
-            Self::Unavailable(_) => "UNAVAILABLE",
+            Self::Unavailable(_) | Self::Uncertain(_) => "UNAVAILABLE",
             Self::Stale | Self::Internal(_) => "INTERNAL",
         }
     }
@@ -188,7 +198,7 @@ impl Error {
     /// The detail for the server's log, where there is one.
     pub fn detail(&self) -> Option<&Detail> {
         match self {
-            Self::Unavailable(detail) | Self::Internal(detail) => Some(detail),
+            Self::Unavailable(detail) | Self::Uncertain(detail) | Self::Internal(detail) => Some(detail),
             _ => None,
         }
     }

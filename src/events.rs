@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -24,6 +24,9 @@ struct Bells {
     schedules: watch::Sender<()>,
     deliveries: watch::Sender<()>,
     deletions: watch::Sender<()>,
+    outgoing: watch::Sender<()>,
+    /// What other nodes are to be told, where there are any.
+    untold: Option<Mutex<Rings>>,
     jobs: Mutex<HashMap<JobId, Watched>>,
 }
 
@@ -35,7 +38,7 @@ struct Watched {
 }
 
 /// Which bells a committed change rings.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rings {
     /// The status stream has grown.
     pub status: bool,
@@ -52,6 +55,37 @@ pub struct Rings {
     /// Any job may have changed.
     pub all_jobs: bool,
 }
+
+impl Rings {
+    /// Every bell.
+    pub const ALL: Self = Self {
+        status: true,
+        queue: true,
+        schedules: true,
+        deliveries: true,
+        deletions: true,
+        jobs: Vec::new(),
+        all_jobs: true,
+    };
+
+    /// Adds others.
+    fn add(&mut self, others: &Self) {
+        self.status |= others.status;
+        self.queue |= others.queue;
+        self.schedules |= others.schedules;
+        self.deliveries |= others.deliveries;
+        self.deletions |= others.deletions;
+        self.all_jobs |= others.all_jobs;
+        if self.all_jobs || self.jobs.len() > MOST_UNTOLD {
+            (self.all_jobs, self.jobs) = (true, Vec::new());
+        } else {
+            self.jobs.extend(others.jobs.iter().filter(|job| !self.jobs.contains(job)).copied().collect::<Vec<_>>());
+        }
+    }
+}
+
+/// How many jobs are kept apart for other nodes.
+const MOST_UNTOLD: usize = 500;
 
 /// One watcher's bell. It remembers rings that came while nobody waited.
 #[derive(Debug)]
@@ -73,7 +107,7 @@ impl Bell {
 impl Drop for Bell {
     fn drop(&mut self) {
         let Some(job) = self.job else { return };
-        let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = lock(&self.bells.jobs);
         if let Entry::Occupied(mut watched) = jobs.entry(job) {
             watched.get_mut().watchers -= 1;
             if watched.get().watchers == 0 {
@@ -84,6 +118,11 @@ impl Drop for Bell {
 }
 
 impl Events {
+    /// The bells of a process that is not the only one.
+    pub fn shared() -> Self {
+        Self { bells: Arc::new(Bells { untold: Some(Mutex::default()), ..Bells::default() }) }
+    }
+
     /// Rings when the status stream has grown.
     pub fn status(&self) -> Bell {
         self.bell(&self.bells.status)
@@ -111,15 +150,42 @@ impl Events {
 
     /// Rings when this job has changed: its log, its status, or what is wished of it.
     pub fn job(&self, job: JobId) -> Bell {
-        let mut jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = lock(&self.bells.jobs);
         let watched = jobs.entry(job).or_default();
         watched.watchers += 1;
         let rings = watched.bell.subscribe();
         Bell { rings, bells: Arc::clone(&self.bells), job: Some(job) }
     }
 
-    /// Rings the bells.
+    /// Rings when there is something to tell other nodes.
+    pub fn outgoing(&self) -> Bell {
+        self.bell(&self.bells.outgoing)
+    }
+
+    /// What other nodes have not been told, which they are to be now.
+    pub fn take_outgoing(&self) -> Rings {
+        let untold = self.bells.untold.as_ref().map(|it| std::mem::take(&mut *lock(it)));
+        untold.unwrap_or_default()
+    }
+
+    /// The jobs whose bells somebody watches.
+    pub fn watched(&self) -> Vec<JobId> {
+        lock(&self.bells.jobs).keys().copied().collect()
+    }
+
+    /// Rings the bells, here and on other nodes.
     pub fn ring(&self, rings: &Rings) {
+        self.ring_here(rings);
+        if let Some(untold) = &self.bells.untold
+            && *rings != Rings::default()
+        {
+            lock(untold).add(rings);
+            self.bells.outgoing.send_replace(());
+        }
+    }
+
+    /// Rings the bells of this node.
+    pub fn ring_here(&self, rings: &Rings) {
         if rings.status {
             self.bells.status.send_replace(());
         }
@@ -135,7 +201,7 @@ impl Events {
         if rings.deletions {
             self.bells.deletions.send_replace(());
         }
-        let jobs = self.bells.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = lock(&self.bells.jobs);
         if rings.all_jobs {
             jobs.values().for_each(|watched| watched.bell.send_replace(()));
         } else {
@@ -146,4 +212,8 @@ impl Events {
     fn bell(&self, sender: &watch::Sender<()>) -> Bell {
         Bell { rings: sender.subscribe(), bells: Arc::clone(&self.bells), job: None }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -114,6 +114,23 @@ impl Process {
     }
 }
 
+/// The process id of this process, and when it started.
+pub fn own() -> (i32, i64) {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    (pid, Process::with_pid(pid).map_or(0, |it| it.start))
+}
+
+/// What this machine calls itself.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Where process ids and start times mean something: this boot of the machine, and the namespace that this process is in.
+pub fn machine() -> String {
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot_id(), namespace.display())
+}
+
 /// What tells this boot of the machine from every other: process ids and start times repeat after the next.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()

@@ -18,7 +18,11 @@ use crate::events::Events;
 use crate::graphql::Api;
 use crate::http::{Access, Http, Lifecycle};
 use crate::jobs::Jobs;
+use crate::lease::Lease;
 use crate::metrics::Metrics;
+use crate::model::{Node, ServerId, Timestamp};
+use crate::processes;
+use crate::relay::Relay;
 use crate::runner::{Runner, Shutdown};
 use crate::scheduler::Scheduler;
 use crate::store::Store;
@@ -44,6 +48,9 @@ pub struct Server {
     scheduler: JoinHandle<()>,
     sweeper: JoinHandle<()>,
     webhooks: JoinHandle<()>,
+    lease: Lease,
+    keeper: JoinHandle<()>,
+    relay: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -55,13 +62,21 @@ impl Server {
         tracing::info!(directory = %directory.path().display(), "opening the database");
         let metrics = Metrics::default();
         let store = open_store(&directory, &options, &metrics).await?;
-        let events = Events::default();
+        let events = if store.is_shared() { Events::shared() } else { Events::default() };
+        let lease = Lease::take(store.clone(), node(&directory, &options), options.terms()).await.map_err(explain)?;
         let catalogue = Catalogue::read(&directory.plugins())?;
         let cipher = open_cipher(&store, &options.key_file.clone().unwrap_or_else(|| directory.key())).await?;
-        let jobs =
-            Jobs::new(store.clone(), events.clone(), metrics.clone(), catalogue.clone(), cipher, options.rules());
+        let jobs = Jobs::new(
+            store.clone(),
+            events.clone(),
+            metrics.clone(),
+            catalogue.clone(),
+            cipher,
+            options.rules(),
+            lease.node().id,
+        );
         jobs.seal_what_is_not().await.map_err(explain)?;
-        jobs.begin_schedules().await.map_err(explain)?;
+        jobs.begin_schedules(lease.node()).await.map_err(explain)?;
 
         let listener = TcpListener::bind(options.listen)
             .await
@@ -82,13 +97,38 @@ impl Server {
             .map_err(explain)?;
         let webhooks = tokio::spawn(webhooks.run());
         let scheduler = tokio::spawn(Scheduler::new(jobs.clone(), events.clone()).run());
-        let runner =
-            Runner::new(jobs, events.clone(), directory.clone(), meltano, limits, shutdown.clone(), metrics.clone());
+        let keeper = tokio::spawn(lease.clone().keep());
+        let relay =
+            store.is_shared().then(|| tokio::spawn(Relay::new(store.clone(), events.clone(), lease.node().id).run()));
+        let runner = Runner::new(
+            jobs,
+            lease.clone(),
+            events.clone(),
+            directory.clone(),
+            meltano,
+            limits,
+            shutdown.clone(),
+            metrics.clone(),
+        );
         let runner = tokio::spawn(runner.run(options.slots));
         let sweeper = Sweeper::new(store, events, directory, metrics, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
-        Ok(Self { address, options, told, lifecycle, shutdown, http, runner, scheduler, sweeper, webhooks })
+        Ok(Self {
+            address,
+            options,
+            told,
+            lifecycle,
+            shutdown,
+            http,
+            runner,
+            scheduler,
+            sweeper,
+            webhooks,
+            lease,
+            keeper,
+            relay,
+        })
     }
 
     /// Where it listens.
@@ -142,8 +182,13 @@ impl Server {
         };
         self.sweeper.abort();
         self.webhooks.abort();
+        self.keeper.abort();
+        if let Err(error) = self.lease.release().await {
+            tracing::warn!(?error, "the lease could not be given back; others wait until it is over");
+        }
         self.lifecycle.closing.cancel();
         let closed = self.http.await;
+        self.relay.iter().for_each(JoinHandle::abort);
         ended?.map_err(|error| format!("{error:?}"))?;
         closed?;
         tracing::info!("ended");
@@ -159,17 +204,37 @@ fn explain(error: crate::error::Error) -> Failure {
     }
 }
 
+/// This process, as others are to know it.
+fn node(directory: &Directory, options: &Options) -> Node {
+    let (pid, pid_start) = processes::own();
+    let name = options.node_name.clone().unwrap_or_else(processes::host_name);
+    Node {
+        id: ServerId::random(),
+        name,
+        started: Timestamp::now(),
+        lease_until: Timestamp::now(),
+        pid,
+        pid_start,
+        machine: processes::machine(),
+        home: directory.home(),
+        directory: directory.path().display().to_string(),
+    }
+}
+
 async fn open_cipher(store: &Store, key_file: &Path) -> Result<Cipher, Failure> {
     let wanted = store.read(|conn| conn.encryption_key().boxed()).await.map_err(explain)?;
     Ok(Cipher::open(key_file, wanted.as_deref())?)
 }
 
 async fn open_store(directory: &Directory, options: &Options, metrics: &Metrics) -> Result<Store, Failure> {
-    let (path, synchronous, metrics) = (directory.database(), options.sqlite_synchronous, metrics.clone());
-    let opened = tokio::task::spawn_blocking(move || Store::open_sqlite(&path, synchronous, metrics)).await?;
-    let store = opened.map_err(explain)?;
-    store.catch_up_clock().await.map_err(explain)?;
-    Ok(store)
+    let metrics = metrics.clone();
+    let opened = match &options.database.database_url {
+        None => Store::open_sqlite(&directory.database(), options.database.sqlite_synchronous, metrics).await,
+        Some(url) => {
+            Store::open_postgres(url.clone(), usize::from(options.database.database_connections), metrics).await
+        }
+    };
+    opened.map_err(explain)
 }
 
 /// The signals that tell a server to end. From when this is made they do nothing else.

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use super::job::Job;
 use super::pipeline::Pipeline;
 use crate::model::{self, ActivityKind, Timestamp, stream_cursor};
-use crate::store::Store;
+use crate::store::{Conn, Store};
 
 pub(super) struct PipelineActivity(pub(super) model::Activity);
 
@@ -46,7 +46,8 @@ impl PipelineActivity {
     /// That job as it is now: null if it has been deleted.
     async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
         let Some(id) = self.0.job else { return Ok(None) };
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
+        let store = ctx.data_unchecked::<Store>();
+        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.job(id).boxed()).await?.map(Job))
     }
 
     /// The pipeline that it happened to.
@@ -57,6 +58,7 @@ impl PipelineActivity {
     /// That pipeline as it is now: null if it has been deleted.
     async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Pipeline>> {
         let id = self.0.pipeline;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.pipeline(id).boxed()).await?.map(Pipeline))
+        let store = ctx.data_unchecked::<Store>();
+        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.pipeline(id).boxed()).await?.map(Pipeline))
     }
 }

@@ -19,7 +19,7 @@ impl From<Error> for async_graphql::Error {
                 }
             }
             Error::PipelineBusy { job_id } => extensions.set("jobId", job_id.as_str()),
-            Error::Internal(detail) | Error::Unavailable(detail) => {
+            Error::Internal(detail) | Error::Unavailable(detail) | Error::Uncertain(detail) => {
                 extensions.set("requestId", detail.logged_as(error.code()).to_string());
             }
             _ => {}

@@ -67,7 +67,7 @@ impl Follower {
             // The position of the change that was told last: those between it and `position` are of no interest here.
             let mut told = position;
             loop {
-                let page = self.store.read(move |conn| read(conn, view, position)).await?;
+                let page = self.store.read_when_there(|| move |conn: &mut Conn| read(conn, view, position)).await?;
                 let caught_up = (page.changes.len() as i64) < CHANGES;
                 for change in page.changes {
                     let (at, over) = (place(&change), last(&change));
@@ -123,15 +123,15 @@ async fn begin(conn: &mut Conn, filter: ChangeFilter, after: Option<i64>) -> Res
         };
         return Ok(Beginning { initial: Vec::new(), position: after, over });
     }
-    let jobs = match job {
+    let initial = match job {
         Some(job) => {
             let wanted = filter.workspace.is_none_or(|it| it == job.workspace)
                 && filter.pipeline.is_none_or(|it| Some(it) == job.pipeline);
-            if wanted { vec![job] } else { Vec::new() }
+            if wanted { conn.present_of(&job).await?.into_iter().collect() } else { Vec::new() }
         }
-        None => conn.active_jobs(filter.workspace, filter.pipeline).await?,
+        None => conn.present(filter).await?,
     };
-    Ok(Beginning { initial: jobs.iter().map(model::Job::latest_change).collect(), position: end, over: false })
+    Ok(Beginning { initial, position: end, over: false })
 }
 
 /// What a filter names must be there. After a cursor, the changes of what is gone by now can still be read.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Object};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::allowance::LogAllowance;
 use super::connection::product;
@@ -11,7 +12,7 @@ use super::limits::Limits;
 use super::lines::Lines;
 use crate::error::{Error, Problem};
 use crate::model::{self, JobId, LogLines};
-use crate::store::{Enough, Store};
+use crate::store::{Conn, Enough, Store};
 
 pub(super) use crate::store::LogRequest;
 
@@ -93,7 +94,21 @@ pub(super) fn complexity(first: Option<i32>, last: Option<i32>, of_a_line: usize
 
 /// Reads lines of one job's log. [`Error::NotFound`] if there is no such job.
 pub(super) async fn read(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
-    let read = store.read(move |conn| async move { conn.logs(&[(job, request)]).await }.boxed());
+    read_once(store.read(logs(job, request)), job).await
+}
+
+/// The same for whoever follows it.
+pub(super) async fn read_when_there(store: &Store, job: JobId, request: LogRequest) -> Result<JobLogs, Error> {
+    read_once(store.read_when_there(|| logs(job, request)), job).await
+}
+
+type Found = Vec<(LogRequest, model::Job, LogLines)>;
+
+fn logs(job: JobId, request: LogRequest) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<Found, Error>> {
+    move |conn| async move { conn.logs(&[(job, request)]).await }.boxed()
+}
+
+async fn read_once(read: impl Future<Output = Result<Found, Error>>, job: JobId) -> Result<JobLogs, Error> {
     let (_, job, lines) = read.await?.pop().ok_or_else(|| Error::not_found("job", job))?;
     Ok(JobLogs::of(&job, lines))
 }

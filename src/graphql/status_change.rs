@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 
 use super::job::Job;
 use crate::model::{self, JobStatus, Timestamp, stream_cursor};
-use crate::store::Store;
+use crate::store::{Conn, Store};
 
 pub(super) struct JobStatusChange {
     pub(super) change: model::StatusChange,
@@ -58,6 +58,7 @@ impl JobStatusChange {
     /// The job as it is now: null if it has been deleted.
     async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
         let id = self.change.job;
-        Ok(ctx.data_unchecked::<Store>().read(move |conn| conn.job(id).boxed()).await?.map(Job))
+        let store = ctx.data_unchecked::<Store>();
+        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.job(id).boxed()).await?.map(Job))
     }
 }

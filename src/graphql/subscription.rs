@@ -111,7 +111,7 @@ impl Subscription {
                     }
                     bell.rung().await;
                 }
-                logs = log::read(&store, job, LogRequest::From(next, ENOUGH)).await?;
+                logs = log::read_when_there(&store, job, LogRequest::From(next, ENOUGH)).await?;
             }
         })
     }

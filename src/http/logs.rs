@@ -17,7 +17,7 @@ use super::reply::{UNBUFFERED, failure, refusal};
 use crate::error::{Error, both};
 use crate::events::Bell;
 use crate::model::{Job, JobId, LogLines};
-use crate::store::{Enough, Store};
+use crate::store::{Conn, Enough, Store};
 
 const NDJSON: &str = "application/x-ndjson";
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -122,7 +122,8 @@ fn stored(store: Store, job: Job, from: i64) -> impl Stream<Item = Result<LogLin
         let mut next = from;
         while next < job.log_lines {
             let id = job.id;
-            let lines = store.read(move |conn| conn.log_lines(id, next, ENOUGH).boxed()).await?;
+            let read = store.read_when_there(|| move |conn: &mut Conn| conn.log_lines(id, next, ENOUGH).boxed());
+            let lines = read.await?;
             if lines.is_empty() {
                 Err(Error::not_found("job", id))?;
             }
@@ -144,12 +145,14 @@ fn followed(
     try_stream! {
         let mut next = from;
         loop {
-            let read = store.read(move |conn| {
-                async move {
-                    let job = conn.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
-                    Ok((conn.log_lines(id, next, ENOUGH).await?, job))
+            let read = store.read_when_there(|| {
+                move |conn: &mut Conn| {
+                    async move {
+                        let job = conn.job(id).await?.ok_or_else(|| Error::not_found("job", id))?;
+                        Ok((conn.log_lines(id, next, ENOUGH).await?, job))
+                    }
+                    .boxed()
                 }
-                .boxed()
             });
             let (lines, job) = read.await?;
             if !lines.is_empty() {

@@ -20,11 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers what was counted, and what is so at the moment.
 pub(super) async fn handle(State(http): State<Http>) -> Response {
-    let (queue, disk) = tokio::join!(
+    let (queue, database) = tokio::join!(
         in_time("the queue", http.store.read(|conn| queue(conn).boxed())),
-        in_time("the database's size", http.store.disk_usage()),
+        in_time("the database's size", http.store.usage()),
     );
-    match http.metrics.expose(&Present { queue, disk }) {
+    match http.metrics.expose(&Present { queue, database }) {
         Ok(exposition) => ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], exposition).into_response(),
         Err(error) => failure(Error::internal(error)),
     }
@@ -44,10 +44,8 @@ pub(super) async fn count(State(http): State<Http>, request: Request, next: Next
 async fn queue(conn: &mut Conn) -> Result<Queue, Error> {
     let active = conn.count_active_jobs().await?;
     let now = conn.now().await?;
-    let oldest = conn.next_startable_job(now).await?;
-    // One that is tried again may start since its backoff was over.
-    let oldest_startable = oldest.map(|job| now.since(job.not_before.unwrap_or(job.created)));
-    Ok(Queue { active, oldest_startable })
+    let oldest_ready = conn.oldest_ready(now).await?.map(|ready| now.since(ready));
+    Ok(Queue { active, oldest_ready })
 }
 
 async fn in_time<T>(what: &str, read: impl Future<Output = Result<T, Error>>) -> Option<T> {

@@ -26,7 +26,7 @@ pub(super) fn failure(error: Error) -> Response {
         }
         Error::CursorExpired => StatusCode::GONE,
         Error::LimitExceeded(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Unavailable(_) | Error::Uncertain(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Stale | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let json = [(header::CONTENT_TYPE, "application/json")];

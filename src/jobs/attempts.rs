@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::queue::Next;
 use super::{Ending, Holder, Jobs, Unit, Used, state};
 use crate::error::Error;
 use crate::model::{
-    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity,
-    Workspace,
+    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Node, Pipeline, ServerId,
+    SupervisorIdentity, Timestamp, Workspace,
 };
 use crate::store::Scope;
 
+/// How soon it is looked again for a job that somebody else is changing.
+const CONTENDED: Duration = Duration::from_millis(10);
+/// How soon a server that has lost its lease asks again.
+const UNLEASED: Duration = Duration::from_secs(1);
 /// The longest wait before another attempt.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -23,8 +28,8 @@ pub enum Claim {
     Job(Box<Claimed>),
     /// Nothing may start at the moment.
     Nothing {
-        /// How long it is until the next backoff is over, if anything waits for one.
-        backoff: Option<Duration>,
+        /// How long it is until something may, if that is known.
+        wait: Option<Duration>,
     },
 }
 
@@ -48,12 +53,18 @@ pub struct Claimed {
 impl Jobs {
     /// Takes the oldest job that may start, for a runner whose supervisor this is.
     pub async fn claim(&self, supervisor: SupervisorIdentity) -> Result<Claim, Error> {
-        let (owner, catalogue) = (self.owner, self.catalogue.clone());
+        let (owner, catalogue, most_running) = (self.owner, self.catalogue.clone(), self.rules.workspace_slots);
         self.commit(move |unit| {
             async move {
-                let Some(queued) = unit.conn.next_startable_job(unit.now).await? else {
-                    let next = unit.conn.next_backoff_end(unit.now).await?;
-                    return Ok(Claim::Nothing { backoff: next.map(|next| next.since(unit.now)) });
+                if unit.conn.is_shared() && !unit.conn.holds_lease(owner, unit.now).await? {
+                    return Ok(Claim::Nothing { wait: Some(UNLEASED) });
+                }
+                let queued = match unit.next_job(most_running).await? {
+                    Next::Job(queued) => *queued,
+                    // What may start already is somebody else's at this moment.
+                    Next::Nothing(at) => {
+                        return Ok(Claim::Nothing { wait: at.map(|at| at.since(unit.now).max(CONTENDED)) });
+                    }
                 };
                 let started = state::start(&queued, owner, supervisor, unit.now);
                 let job = unit.change(&queued, started).await?;
@@ -100,12 +111,12 @@ impl Jobs {
         Ok(job.and_then(|job| job.stop_requested.and(job.stop_reason)))
     }
 
-    /// Stores the wish to stop a held job because its time is over.
+    /// Stores the wish to stop a held job because its time is over. [`Error::Stale`] if the caller does not hold it any more.
     pub async fn time_out(&self, held: &Job) -> Result<(), Error> {
-        let id = held.id;
+        let held = held.clone();
         self.commit(move |unit| {
             async move {
-                let Some(job) = unit.conn.job_even_deleted(id).await? else { return Err(Error::Stale) };
+                let job = unit.still_held(&held).await?;
                 let wished = state::stop(&job, JobStopReason::Timeout, unit.now)?;
                 unit.change(&job, wished).await.map(drop)
             }
@@ -131,10 +142,67 @@ impl Jobs {
         .await
     }
 
-    /// The jobs that are RUNNING for a server process that has ended: every other, where the database is this process's own.
-    pub async fn orphans(&self) -> Result<Vec<Job>, Error> {
-        let owner = self.owner;
-        self.store.read(move |conn| conn.jobs_of_other_owners(owner).boxed()).await
+    /// Whether other servers may work on the same jobs.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// The servers that are registered, and the moment at which they are.
+    pub async fn nodes(&self) -> Result<(Timestamp, Vec<Node>), Error> {
+        self.store.read(|conn| async move { Ok((conn.now().await?, conn.nodes().await?)) }.boxed()).await
+    }
+
+    /// The jobs that a server runs.
+    pub async fn jobs_of(&self, server: ServerId) -> Result<Vec<Job>, Error> {
+        self.store.read(move |conn| conn.jobs_of_node(server).boxed()).await
+    }
+
+    /// The jobs that are RUNNING for a server that is not registered.
+    pub async fn jobs_of_nobody(&self) -> Result<Vec<Job>, Error> {
+        self.store.read(|conn| conn.jobs_of_nobody().boxed()).await
+    }
+
+    /// Ends the attempt of a job whose server is gone: because its lease is over, where it is `late`. [`Error::Stale`] if somebody else did so,
+    /// or the lease holds after all.
+    pub async fn take_over(
+        &self,
+        held: &Job,
+        late: Option<ServerId>,
+        ending: Ending,
+        lines: LogLines,
+    ) -> Result<Job, Error> {
+        let held = held.clone();
+        let backoff = self.backoff(held.attempt);
+        self.commit(move |unit| {
+            async move {
+                if let Some(server) = late {
+                    let server = unit.conn.lock_node(server).await?;
+                    let now = unit.conn.now().await?;
+                    if server.is_some_and(|it| !it.is_late(now)) {
+                        return Err(Error::Stale);
+                    }
+                }
+                unit.end_attempt(&held, &ending, backoff, lines, None).await
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Forgets a server that is gone and has no jobs any more.
+    pub async fn forget_node(&self, server: ServerId) -> Result<(), Error> {
+        self.store.write(move |conn| conn.remove_node(server).boxed()).await
+    }
+
+    /// Queues a job again that this supervisor was to hold and never heard of: it was claimed, and that was not acknowledged.
+    pub async fn give_up_claim(&self, supervisor: SupervisorIdentity) -> Result<(), Error> {
+        let (owner, of_owner) = (self.owner, self.jobs_of(self.owner).await?);
+        for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
+            tracing::warn!(job = %job.id, %owner, "a claim was stored and not acknowledged; queueing the job again");
+            let lines = LogLines::starting_at(job.log_lines);
+            self.end(&job, Ending::Interrupted, lines, None).await?;
+        }
+        Ok(())
     }
 
     fn backoff(&self, attempt: i32) -> Duration {
@@ -144,6 +212,17 @@ impl Jobs {
 }
 
 impl Unit<'_> {
+    /// A held job as it is now: [`Error::Stale`] if it is held differently.
+    async fn still_held(&mut self, held: &Job) -> Result<Job, Error> {
+        self.hold(held.workspace).await?;
+        let job = self.conn.job_even_deleted(held.id).await?.ok_or(Error::Stale)?;
+        if (job.status, job.attempt, job.owner) == (JobStatus::Running, held.attempt, held.owner) {
+            Ok(job)
+        } else {
+            Err(Error::Stale)
+        }
+    }
+
     async fn end_attempt(
         &mut self,
         held: &Job,
@@ -152,10 +231,7 @@ impl Unit<'_> {
         mut lines: LogLines,
         failure: Option<Failure>,
     ) -> Result<Job, Error> {
-        let Some(job) = self.conn.job_even_deleted(held.id).await? else { return Err(Error::Stale) };
-        if (job.status, job.attempt, job.owner) != (JobStatus::Running, held.attempt, held.owner) {
-            return Err(Error::Stale);
-        }
+        let job = self.still_held(held).await?;
         let output_bytes = lines.output_bytes();
         let after = state::end(&job, ending, backoff, self.now);
         if let Some(remark) = remark(&job, &after, ending, backoff) {
@@ -164,10 +240,9 @@ impl Unit<'_> {
         if !lines.is_empty() {
             self.conn.append_log(&job, &lines, output_bytes).await?;
         }
-        let count = lines.next_sequence() - lines.first_sequence();
-        let failure = failure.or_else(|| said_by_the_server(&lines, job.log_lines));
+        let failure = failure.or_else(|| said_by_the_server(&lines));
         let after = Job {
-            log_lines: job.log_lines + count,
+            log_lines: lines.next_sequence(),
             log_bytes: job.log_bytes + output_bytes,
             failure: failure.filter(|_| after.status == JobStatus::Error),
             ..after
@@ -177,10 +252,10 @@ impl Unit<'_> {
     }
 }
 
-/// The last line of the server's own among these, whose first has this number, as the reason for a failure.
-fn said_by_the_server(lines: &LogLines, first: i64) -> Option<Failure> {
-    let (number, line) = (first..).zip(lines.iter()).filter(|(_, line)| line.stream == LogStream::System).last()?;
-    Some(Failure { summary: line.text.to_owned(), plugin: None, line: Some(number) })
+/// The last line of the server's own among these, as the reason for a failure.
+fn said_by_the_server(lines: &LogLines) -> Option<Failure> {
+    let line = lines.iter().filter(|line| line.stream == LogStream::System).last()?;
+    Some(Failure { summary: line.text.to_owned(), plugin: None, line: Some(line.sequence) })
 }
 
 /// What the server says in the log about how an attempt ended, where that is not plain from the job itself.
@@ -202,8 +277,15 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
         Ending::Lost(Holder::Server) => Some(format!(
             "The server ended while the job was running, in {attempt}. What the job had started is ended too. {next}"
         )),
+        Ending::Lost(Holder::LateServer { name, unstored }) => Some(format!(
+            "The server {name} was not heard of for too long, in {attempt}. By now it has ended what the job had started; lines that it \
+             could not store are in {unstored} there. {next}"
+        )),
         Ending::Lost(Holder::Supervisor) => Some(format!(
             "The job's supervisor was killed in {attempt}. What carried the job's id in its environment is ended. {next}"
+        )),
+        Ending::CutOff => Some(format!(
+            "The server could not reach the database for too long, in {attempt}. What the job had started is ended. {next}"
         )),
         Ending::Interrupted if after.status == JobStatus::Queued => Some(format!(
             "The server shuts down; the job's processes were ended in {attempt}, which does not count. {next}"

@@ -122,7 +122,12 @@ fn plugin_of(action: &str) -> &str {
 
 impl Unit<'_> {
     async fn data_component(&mut self, id: ComponentId) -> Result<DataComponent, Error> {
-        self.conn.data_component(id).await?.ok_or_else(|| Error::not_found("data component", id))
+        let unknown = || Error::not_found("data component", id);
+        let component = self.conn.data_component(id).await?.ok_or_else(unknown)?;
+        if self.hold(component.workspace).await? {
+            return self.conn.data_component(id).await?.ok_or_else(unknown);
+        }
+        Ok(component)
     }
 
     /// Two names must not come to the same variables either.

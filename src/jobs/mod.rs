@@ -7,6 +7,7 @@
 mod attempts;
 mod components;
 mod pipelines;
+mod queue;
 mod requests;
 mod schedules;
 mod sealing;
@@ -48,6 +49,8 @@ use unit::Unit;
 pub struct Rules {
     /// The wait before the second attempt. It doubles with every further one, up to a minute.
     pub retry_backoff: Duration,
+    /// How many jobs of one workspace may run at a time, if there is a limit.
+    pub workspace_slots: Option<u32>,
     /// The time zone of schedules.
     pub zone: Tz,
     /// What becomes of ticks that came while no server was up.
@@ -69,7 +72,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// The jobs in this store, for a new server process.
+    /// The jobs in this store, for a server process.
     pub fn new(
         store: Store,
         events: Events,
@@ -77,8 +80,9 @@ impl Jobs {
         catalogue: Catalogue,
         cipher: Cipher,
         rules: Rules,
+        owner: ServerId,
     ) -> Self {
-        Self { store, events, metrics, catalogue, cipher, rules, owner: ServerId::random() }
+        Self { store, events, metrics, catalogue, cipher, rules, owner }
     }
 
     /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.
@@ -96,13 +100,15 @@ impl Jobs {
         W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        let jobs = self.clone();
+        let (jobs, most_running) = (self.clone(), self.rules.workspace_slots);
         let stored_and_published = tokio::spawn(async move {
             let write = jobs.store.write_to(scope, move |conn| {
                 async move {
                     let now = conn.now().await?;
-                    let mut unit = Unit { conn, now, rings: Default::default(), tally: Default::default() };
+                    let (held, rings, tally) = Default::default();
+                    let mut unit = Unit { conn, now, held, rings, tally };
                     let result = work(&mut unit).await?;
+                    unit.settle_queues(most_running).await?;
                     Ok((result, unit.rings, unit.tally))
                 }
                 .boxed()

@@ -158,6 +158,7 @@ impl Jobs {
                     unit.set_schedule(&pipeline, zone).await?;
                 }
                 if configure {
+                    unit.conn.sort_queue(pipeline.workspace, Some(id)).await?;
                     job = Some(unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?);
                 }
                 unit.conn.remove_old_definitions(id).await?;

@@ -7,9 +7,11 @@ use futures_util::FutureExt;
 use super::{Jobs, Unit};
 use crate::error::Error;
 use crate::model::{
-    CauseType, Job, JobId, JobType, Pipeline, PipelineId, ResourceStatus, Schedule, Timestamp, WorkspaceId,
+    CauseType, Job, JobId, JobType, Node, Pipeline, PipelineId, ResourceStatus, Schedule, Timestamp, WorkspaceId,
 };
 
+/// How late a tick may be taken.
+const LATE: Duration = Duration::from_secs(30);
 /// How many ticks one transaction takes.
 const TICKS: i64 = 100;
 
@@ -37,35 +39,27 @@ impl Cause {
 
 impl Jobs {
     /// Deals with the ticks that came while no server was up, and sets all schedules to the first tick that comes. The time zone may have
-    /// changed since they were set.
-    pub async fn begin_schedules(&self) -> Result<(), Error> {
-        let (zone, missed) = (self.rules.zone, self.rules.missed_ticks);
+    /// changed since they were set. Where another server has been up for longer, that is its affair.
+    pub async fn begin_schedules(&self, own: &Node) -> Result<(), Error> {
+        let (zone, missed, own) = (self.rules.zone, self.rules.missed_ticks, own.clone());
         self.commit(move |unit| {
             async move {
+                let now = unit.now;
+                // One that had this directory is gone.
+                let is_up = |it: &&Node| it.id == own.id || (it.home != own.home && !it.is_late(now));
+                if unit.conn.nodes().await?.iter().find(is_up).is_some_and(|oldest| oldest.id != own.id) {
+                    return Ok(());
+                }
                 let scheduled = unit.conn.next_ticks(None, i64::MAX).await?;
                 for (id, tick) in scheduled {
                     let pipeline = unit.pipeline(id).await?;
                     let schedule =
                         pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
-                    let now = unit.now;
                     unit.conn.set_next_run(id, schedule.as_ref().and_then(|it| it.next_after(now))).await?;
                     if tick > now {
                         continue;
                     }
-                    let last = schedule.and_then(|it| it.last_until(now)).filter(|last| *last >= tick).unwrap_or(tick);
-                    match missed {
-                        MissedTicks::RunOnce => {
-                            let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(last) };
-                            unit.start_run(id, cause).await?;
-                        }
-                        MissedTicks::Skip => {
-                            let ticks =
-                                if last == tick { format!("of {tick}") } else { format!("from {tick} to {last}") };
-                            let reason =
-                                format!("The server was down: the schedule's ticks {ticks} are not made up for.");
-                            unit.skip(pipeline.workspace, id, &reason).await?;
-                        }
-                    }
+                    unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed).await?;
                 }
                 Ok(())
             }
@@ -87,14 +81,22 @@ impl Jobs {
     /// Takes the ticks that are due, some at a time, each with the run that it queues or the note that it is skipped. Answers when to come
     /// again: how long it is until the next tick, if there is one.
     pub async fn take_ticks(&self) -> Result<Option<Duration>, Error> {
-        let zone = self.rules.zone;
+        let (zone, missed) = (self.rules.zone, self.rules.missed_ticks);
         self.commit(move |unit| {
             async move {
                 for (id, tick) in unit.conn.next_ticks(Some(unit.now), TICKS).await? {
                     let pipeline = unit.pipeline(id).await?;
                     let schedule =
                         pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
-                    if unit.conn.take_tick(id, tick, schedule.and_then(|it| it.next_after(tick))).await? {
+                    // After a while in which nobody could take them, those that came meanwhile are missed.
+                    let late = unit.now.since(tick) > LATE;
+                    let after = if late { unit.now } else { tick };
+                    if !unit.conn.take_tick(id, tick, schedule.as_ref().and_then(|it| it.next_after(after))).await? {
+                        continue; // another server has
+                    }
+                    if late {
+                        unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed).await?;
+                    } else {
                         let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(tick) };
                         unit.start_run(id, cause).await?;
                     }
@@ -109,6 +111,29 @@ impl Jobs {
 }
 
 impl Unit<'_> {
+    /// Deals with the ticks of a pipeline from one on up to this moment, which nobody could take.
+    async fn miss_ticks(
+        &mut self,
+        pipeline: &Pipeline,
+        tick: Timestamp,
+        schedule: Option<&Schedule>,
+        missed: MissedTicks,
+    ) -> Result<(), Error> {
+        let last = schedule.and_then(|it| it.last_until(self.now)).filter(|last| *last >= tick).unwrap_or(tick);
+        match missed {
+            MissedTicks::RunOnce => {
+                let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(last) };
+                self.start_run(pipeline.id, cause).await?;
+            }
+            MissedTicks::Skip => {
+                let ticks = if last == tick { format!("of {tick}") } else { format!("from {tick} to {last}") };
+                let reason = format!("The server was down: the schedule's ticks {ticks} are not made up for.");
+                self.skip(pipeline.workspace, pipeline.id, &reason).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Queues a run that nobody asked for at this moment. Where it cannot be queued the stream says so.
     pub(super) async fn start_run(&mut self, id: PipelineId, cause: Cause) -> Result<Option<Job>, Error> {
         let Some(pipeline) = self.conn.pipeline(id).await? else { return Ok(None) };
@@ -132,8 +157,8 @@ impl Unit<'_> {
 
     /// Notes in the stream that a run was skipped, and why.
     async fn skip(&mut self, workspace: WorkspaceId, pipeline: PipelineId, why: &str) -> Result<(), Error> {
-        let position = self.conn.insert_skip(workspace, pipeline, why, self.now).await?;
-        self.tell_of_skip(workspace, pipeline, position, why).await?;
+        let change = self.conn.insert_skip(workspace, pipeline, why, self.now).await?;
+        self.tell_of_skip(workspace, pipeline, change, why).await?;
         self.rings.status = true;
         self.tally.skipped();
         Ok(())

@@ -29,15 +29,24 @@ pub enum Ending {
     },
     /// Who held it died; what the attempt started is ended.
     Lost(Holder),
+    /// The server has lost its lease; all that the attempt started is gone.
+    CutOff,
     /// The server shuts down; all that the attempt started is gone.
     Interrupted,
 }
 
 /// Who holds a job's processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// The server, through a supervisor.
     Server,
+    /// A server that nobody has heard of for too long.
+    LateServer {
+        /// What people call it.
+        name: String,
+        /// Where it keeps the lines that it could not store.
+        unstored: String,
+    },
     /// The supervisor.
     Supervisor,
 }
@@ -65,9 +74,9 @@ pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp)
         Ending::Exited { .. } | Ending::NotStarted { short: true } if tries_left => {
             Job { attempt: job.attempt + 1, not_before: Some(now + backoff), ..requeue(job) }
         }
-        Ending::Lost(_) if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
+        Ending::Lost(_) | Ending::CutOff if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
         Ending::Interrupted => requeue(job),
-        Ending::Exited { .. } | Ending::Lost(_) | Ending::NotStarted { .. } => {
+        Ending::Exited { .. } | Ending::Lost(_) | Ending::CutOff | Ending::NotStarted { .. } => {
             finish(job, JobStatus::Error, ending, now)
         }
     }
@@ -108,7 +117,7 @@ pub(super) fn allowed(type_: JobType, from: JobStatus, to: JobStatus) -> bool {
 fn finish(job: &Job, status: JobStatus, ending: &Ending, now: Timestamp) -> Job {
     let (exit_code, commit_id) = match ending {
         Ending::Exited { code, commit_id } => (Some(*code), commit_id.clone()),
-        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::Interrupted => (None, None),
+        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::CutOff | Ending::Interrupted => (None, None),
     };
     Job { status, end_time: Some(now), exit_code, commit_id, ..release(job) }
 }
@@ -144,6 +153,7 @@ mod tests {
             prop_oneof![
                 any::<bool>().prop_map(|short| Ending::NotStarted { short }),
                 Just(Ending::Lost(Holder::Server)),
+                Just(Ending::CutOff),
                 Just(Ending::Interrupted)
             ]
             .prop_map(Step::End),

@@ -1,5 +1,7 @@
 //! One change of job state: a transaction, the entries it makes in the status stream, the bells it rings, and what it counts as.
 
+use std::collections::BTreeMap;
+
 use crate::error::Error;
 use crate::events::Rings;
 use crate::model::{
@@ -16,6 +18,8 @@ use super::tally::Tally;
 pub(super) struct Unit<'c> {
     pub(super) conn: &'c mut Conn,
     pub(super) now: Timestamp,
+    /// The workspaces whose jobs nobody else changes until this is stored; with when they were served, if they are now.
+    pub(super) held: BTreeMap<WorkspaceId, Option<Timestamp>>,
     pub(super) rings: Rings,
     pub(super) tally: Tally,
 }
@@ -41,6 +45,7 @@ pub(super) fn new_job(
         status: JobStatus::Queued,
         attempt: 1,
         not_before: None,
+        ready: None,
         start_time: None,
         end_time: None,
         exit_code: None,
@@ -52,7 +57,7 @@ pub(super) fn new_job(
         supervisor_pid: None,
         supervisor_start: None,
         supervisor_boot: None,
-        changed_position: 0,
+        latest_change: 0,
         changed_at: now,
         previous_status: None,
         log_lines: 0,
@@ -87,7 +92,8 @@ impl Unit<'_> {
     }
 
     async fn queue(&mut self, mut job: Job) -> Result<Job, Error> {
-        job.changed_position = self.conn.insert_status_change(&job, None, job.created, false).await?;
+        job.latest_change = self.conn.insert_status_change(&job, None, job.created, false).await?;
+        job.ready = self.readiness(&job).await?;
         self.conn.insert_job(&job).await?;
         self.rings.status = true;
         self.rings.queue = true;
@@ -97,6 +103,7 @@ impl Unit<'_> {
     /// Stores the next state of a job, with its entry in the status stream if the status changes.
     pub(super) async fn change(&mut self, before: &Job, mut after: Job) -> Result<Job, Error> {
         self.rings.jobs.push(before.id);
+        after.ready = self.readiness(&after).await?;
         if after.status == before.status {
             self.conn.update_job(before, &after).await?;
             return Ok(after);
@@ -107,7 +114,7 @@ impl Unit<'_> {
                 before.type_, before.status, after.status
             )));
         }
-        after.changed_position = self.conn.insert_status_change(&after, Some(before.status), self.now, false).await?;
+        after.latest_change = self.conn.insert_status_change(&after, Some(before.status), self.now, false).await?;
         after.changed_at = self.now;
         after.previous_status = Some(before.status);
         self.conn.update_job(before, &after).await?;
@@ -153,24 +160,49 @@ impl Unit<'_> {
             _ => ResourceStatus::Failed,
         };
         match ended.pipeline {
-            None => self.conn.set_workspace_status(ended.workspace, status).await,
-            Some(pipeline) => self.conn.set_pipeline_status(pipeline, status).await,
+            None => self.conn.set_workspace_status(ended.workspace, status).await?,
+            Some(pipeline) => self.conn.set_pipeline_status(pipeline, status).await?,
         }
+        self.conn.sort_queue(ended.workspace, ended.pipeline).await
+    }
+
+    /// From here on nobody else changes the jobs of this workspace. Says whether what was read of them before may be out of date.
+    pub(super) async fn hold(&mut self, workspace: WorkspaceId) -> Result<bool, Error> {
+        if self.held.contains_key(&workspace) {
+            return Ok(false);
+        }
+        self.held.insert(workspace, None);
+        let waited = self.conn.lock_workspace(workspace).await?;
+        if waited {
+            self.now = self.conn.now().await?;
+        }
+        Ok(waited)
     }
 
     /// The workspace with this id.
     pub(super) async fn workspace(&mut self, id: WorkspaceId) -> Result<Workspace, Error> {
+        self.hold(id).await?;
         self.conn.workspace(id).await?.ok_or_else(|| Error::not_found("workspace", id))
     }
 
     /// The pipeline with this id.
     pub(super) async fn pipeline(&mut self, id: PipelineId) -> Result<Pipeline, Error> {
-        self.conn.pipeline(id).await?.ok_or_else(|| Error::not_found("pipeline", id))
+        let unknown = || Error::not_found("pipeline", id);
+        let pipeline = self.conn.pipeline(id).await?.ok_or_else(unknown)?;
+        if self.hold(pipeline.workspace).await? {
+            return self.conn.pipeline(id).await?.ok_or_else(unknown);
+        }
+        Ok(pipeline)
     }
 
     /// The job with this id.
     pub(super) async fn job(&mut self, id: JobId) -> Result<Job, Error> {
-        self.conn.job(id).await?.ok_or_else(|| Error::not_found("job", id))
+        let unknown = || Error::not_found("job", id);
+        let job = self.conn.job(id).await?.ok_or_else(unknown)?;
+        if self.hold(job.workspace).await? {
+            return self.conn.job(id).await?.ok_or_else(unknown);
+        }
+        Ok(job)
     }
 
     /// Refuses to queue anything in a workspace that is FAILED.

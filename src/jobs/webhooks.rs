@@ -163,7 +163,7 @@ impl Unit<'_> {
             "exitCode": job.exit_code, "failure": job.failure,
         });
         let level = if job.status == JobStatus::Error { ActivityLevel::Errors } else { ActivityLevel::All };
-        self.tell(type_, level, job.workspace, pipeline, job.changed_position, told).await
+        self.tell(type_, level, job.workspace, pipeline, job.latest_change, told).await
     }
 
     /// Leaves for the webhooks that a run was skipped.
@@ -171,10 +171,10 @@ impl Unit<'_> {
         &mut self,
         workspace: WorkspaceId,
         pipeline: PipelineId,
-        position: i64,
+        change: i64,
         why: &str,
     ) -> Result<(), Error> {
-        self.tell("run.skipped", ActivityLevel::Errors, workspace, pipeline, position, json!({ "reason": why })).await
+        self.tell("run.skipped", ActivityLevel::Errors, workspace, pipeline, change, json!({ "reason": why })).await
     }
 
     async fn tell(
@@ -183,7 +183,7 @@ impl Unit<'_> {
         level: ActivityLevel,
         workspace: WorkspaceId,
         pipeline: PipelineId,
-        position: i64,
+        change: i64,
         mut told: Value,
     ) -> Result<(), Error> {
         let mut webhooks = self.conn.webhooks_told_of(workspace, pipeline).await?;
@@ -198,7 +198,7 @@ impl Unit<'_> {
         let body = json!({ "type": type_, "timestamp": self.now.to_string(), "data": told }).to_string();
         for (webhook, _) in webhooks {
             let (id, created, attempt, body) = (DeliveryId::random(), self.now, 0, body.clone());
-            self.conn.insert_delivery(webhook, &Delivery { id, position, created, attempt, body }).await?;
+            self.conn.insert_delivery(webhook, &Delivery { id, change, created, attempt, body }).await?;
         }
         self.rings.deliveries = true;
         Ok(())

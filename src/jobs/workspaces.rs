@@ -21,8 +21,11 @@ impl Jobs {
                     name,
                     status: ResourceStatus::Provisioning,
                     deleted: None,
+                    origin: None,
                 };
                 unit.conn.insert_workspace(&workspace).await?;
+                unit.conn.insert_queue(workspace.id, unit.now).await?;
+                unit.hold(workspace.id).await?;
                 let mut jobs = Vec::new();
                 for type_ in [JobType::WorkspaceInit, JobType::ProfileCollaborate, JobType::ProfileImport] {
                     jobs.push(unit.queue_for_workspace(workspace.id, type_).await?);
@@ -47,6 +50,7 @@ impl Jobs {
                 unit.conn.rename_workspace(id, &name, &Workspace::alias_of(&name), unit.now).await?;
                 if before.status == ResourceStatus::Failed {
                     unit.conn.set_workspace_status(id, ResourceStatus::Provisioning).await?;
+                    unit.conn.sort_queue(id, None).await?;
                     unit.queue_for_workspace(id, JobType::WorkspaceInit).await?;
                 }
                 unit.workspace(id).await

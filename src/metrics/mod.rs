@@ -33,7 +33,7 @@ use prometheus_client::registry::Registry;
 
 pub use labels::{ConnectionRefusal, DatabaseOperation, DeliveryOutcome, Method, OperationType};
 pub use open::Open;
-pub use present::{DiskUsage, Present, Queue};
+pub use present::{DatabaseUsage, DiskUsage, Present, Queue};
 
 /// The media type of [`Metrics::expose`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -15,7 +15,7 @@ pub struct Present {
     /// The jobs that have not ended.
     pub queue: Option<Queue>,
     /// What the database takes of its disk.
-    pub disk: Option<DiskUsage>,
+    pub database: Option<DatabaseUsage>,
 }
 
 /// The jobs that have not ended.
@@ -23,15 +23,22 @@ pub struct Present {
 pub struct Queue {
     /// How many there are of each type and status; those of which there are none may be missing.
     pub active: Vec<(JobType, JobStatus, i64)>,
-    /// How long ago the oldest job that may start was queued, or its wait before another try was over.
-    pub oldest_startable: Option<Duration>,
+    /// How long ago the oldest job that waits only for its turn was queued, or its wait before another try was over.
+    pub oldest_ready: Option<Duration>,
 }
 
 /// What a database takes of its disk.
 #[derive(Debug, Clone, Copy)]
+pub struct DatabaseUsage {
+    /// All that is stored.
+    pub bytes: u64,
+    /// What only a database on this machine's disk tells.
+    pub disk: Option<DiskUsage>,
+}
+
+/// What the embedded database takes of this machine's disk beside its file.
+#[derive(Debug, Clone, Copy)]
 pub struct DiskUsage {
-    /// The database's file.
-    pub database_bytes: u64,
     /// Its write-ahead log.
     pub wal_bytes: u64,
     /// What is free on the file system that both are on.
@@ -52,8 +59,9 @@ impl Present {
         if let Some(queue) = &self.queue {
             queue.register(&mut registry);
         }
-        if let Some(disk) = &self.disk {
-            disk.register(&mut registry);
+        if let Some(database) = &self.database {
+            constant(&mut registry, "jobstream_database_size_bytes", "The size of the database", database.bytes);
+            database.disk.iter().for_each(|disk| disk.register(&mut registry));
         }
         registry
     }
@@ -69,13 +77,13 @@ impl Queue {
         }
         let runnable = JobType::ALL.iter().filter(|it| !JobType::USER_TASKS.contains(it));
         let length: i64 = runnable.map(|&r#type| self.count(r#type, JobStatus::Queued)).sum();
-        let oldest = self.oldest_startable.unwrap_or_default().as_secs_f64();
+        let oldest = self.oldest_ready.unwrap_or_default().as_secs_f64();
         registry.register("jobstream_jobs", "Jobs that have not ended, by type and status", jobs);
         constant(registry, "jobstream_queue_length", "Jobs that wait for a runner", length);
         constant(
             registry,
             "jobstream_queue_oldest_age_seconds",
-            "How long ago the oldest job that may start was queued, or its wait before another try was over: 0 if none may",
+            "How long ago the oldest job that waits only for its turn was queued, or its wait before another try was over: 0 if none does",
             oldest,
         );
     }
@@ -88,7 +96,6 @@ impl Queue {
 
 impl DiskUsage {
     fn register(&self, registry: &mut Registry) {
-        constant(registry, "jobstream_database_size_bytes", "The size of the database's file", self.database_bytes);
         constant(
             registry,
             "jobstream_database_wal_size_bytes",

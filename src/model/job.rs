@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A job as it is stored. Its state is the fields from `status` on.
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable, AsChangeset)]
+#[derive(Debug, Clone, PartialEq, Queryable, Insertable, AsChangeset)]
 #[diesel(table_name = crate::store::schema::jobs, treat_none_as_default_value = false, treat_none_as_null = true)]
 pub struct Job {
     /// Its id.
@@ -34,6 +34,8 @@ pub struct Job {
     pub attempt: i32,
     /// Another try does not start before.
     pub not_before: Option<Timestamp>,
+    /// From when on a runner may take it: none unless it is queued, and waits for nothing that is PROVISIONING or a person.
+    pub ready: Option<Timestamp>,
     /// When the current attempt started.
     pub start_time: Option<Timestamp>,
     /// When it ended, once it is final.
@@ -58,8 +60,8 @@ pub struct Job {
     /// and the boot of the machine.
     pub supervisor_boot: Option<String>,
 
-    /// The position of its latest change in the status stream.
-    pub changed_position: i64,
+    /// Its latest change, by the number by which that arrived.
+    pub latest_change: i64,
     /// When that was.
     pub changed_at: Timestamp,
     /// The status before that.
@@ -113,10 +115,10 @@ impl Job {
         })
     }
 
-    /// The job's latest change, told as what a new subscriber begins with.
-    pub fn latest_change(&self) -> StatusChange {
+    /// The job's latest change, which has this position, told as what a new subscriber begins with.
+    pub fn change_at(&self, position: i64) -> StatusChange {
         StatusChange {
-            position: self.changed_position,
+            position,
             job: self.id,
             workspace: self.workspace,
             pipeline: self.pipeline,

@@ -9,6 +9,7 @@ mod ids;
 mod job;
 mod log;
 mod names;
+mod node;
 mod pipeline;
 mod property;
 mod schedule;
@@ -28,6 +29,7 @@ pub use names::{
     ActivityKind, ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, PluginType, ResourceStatus,
     SettingKind,
 };
+pub use node::{HomeId, Node};
 pub use pipeline::{Definition, Pipeline};
 pub use property::{Property, PropertyValue, Sealed, variable};
 pub use schedule::Schedule;

@@ -10,7 +10,7 @@ use diesel::expression::AsExpression;
 use crate::store::Instant;
 
 /// A moment in UTC, to the microsecond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Instant)]
 pub struct Timestamp(DateTime<Utc>);
 

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::{InvitationId, ResourceStatus, Timestamp, WorkspaceId};
 
 /// A workspace: it owns pipelines, jobs and a git repository.
-#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[derive(Debug, Clone, Queryable, Insertable)]
 #[diesel(table_name = crate::store::schema::workspaces, treat_none_as_default_value = false)]
 pub struct Workspace {
     /// Its id.
@@ -22,6 +22,8 @@ pub struct Workspace {
     pub status: ResourceStatus,
     /// When it was deleted: it is kept until the last of its processes is gone.
     pub deleted: Option<Timestamp>,
+    /// The git URL that its repository comes from and goes to, if that is not the servers' own.
+    pub origin: Option<String>,
 }
 
 impl Workspace {
@@ -33,7 +35,7 @@ impl Workspace {
 }
 
 /// An invitation to a workspace.
-#[derive(Debug, Clone, Queryable, Selectable, Insertable)]
+#[derive(Debug, Clone, Queryable, Insertable)]
 #[diesel(table_name = crate::store::schema::invitations, treat_none_as_default_value = false)]
 pub struct Invitation {
     /// Its id.

@@ -12,6 +12,7 @@ use super::Runner;
 use super::command::{self, NoCommand, Start};
 use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
+use super::spool::Spool;
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
 use crate::model::{Failure, Job, LogLines, LogStream, Timestamp};
@@ -37,10 +38,14 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
             Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),
             Err(error) => {
                 tracing::error!(job = %held.id, detail = ?error.detail(), "the job could not be started");
-                not_started("The job could not be started: the server is short of something, as its log says.", true)
+                not_started(
+                    held,
+                    "The job could not be started: the server is short of something, as its log says.",
+                    true,
+                )
             }
         },
-        Err(NoCommand { reason, short }) => not_started(&reason, short),
+        Err(NoCommand { reason, short }) => not_started(held, &reason, short),
     };
     let Ended { ending, lines, failure } = ended;
     let ending = with_outcome(runner, held, ending).await;
@@ -51,8 +56,8 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
     }
 }
 
-fn not_started(reason: &str, short: bool) -> Ended {
-    let mut lines = LogLines::default();
+fn not_started(held: &Job, reason: &str, short: bool) -> Ended {
+    let mut lines = LogLines::starting_at(held.log_lines);
     lines.push(Timestamp::now(), LogStream::System, false, reason);
     Ended { ending: Ending::NotStarted { short }, lines, failure: None }
 }
@@ -67,10 +72,15 @@ async fn attempt(
     let held = &claimed.job;
     let (stdout, stdout_writer) = output_pipe().map_err(Error::internal)?;
     let (stderr, stderr_writer) = output_pipe().map_err(Error::internal)?;
-    let output = Output::new(runner.jobs.clone(), held.clone(), [stdout, stderr], secrets, runner.limits.max_log_bytes);
+    let limits = &runner.limits;
+    let spool = runner.jobs.is_shared().then(|| {
+        let [spool, unstored] = runner.directory.spool(held.id, held.attempt);
+        Spool::new(spool, unstored, limits.spool_bytes)
+    });
+    let output = Output::new(runner.jobs.clone(), held.clone(), [stdout, stderr], secrets, limits.max_log_bytes, spool);
     let (remarks, remarks_receiver) = mpsc::unbounded_channel();
     let (ended, ended_receiver) = oneshot::channel();
-    let watch = async {
+    let mut watch = Box::pin(async {
         let started = holder.start(command, [stdout_writer, stderr_writer]).await;
         let ending = match started {
             Ok(()) => watch(runner, holder, claimed, &remarks).await,
@@ -78,16 +88,18 @@ async fn attempt(
         };
         let _ = ended.send(());
         ending
-    };
+    });
     let collect = output.collect(Outside { remarks: remarks_receiver, ended: ended_receiver });
-    tokio::pin!(watch, collect);
+    tokio::pin!(collect);
     let (ending, (lines, diagnosis)) = tokio::select! {
         ending = &mut watch => (ending, collect.await?),
         // The output is at its end only after the job is, unless the job is somebody else's: then let go of it.
         collected = &mut collect => match collected {
             Ok(collected) => (watch.await, collected),
             Err(error) => {
-                watch.await;
+                drop(watch);
+                let _ = holder.end().await; // its report says so if it is gone
+                let _ = holder.report().await;
                 return Err(error);
             }
         },
@@ -111,6 +123,7 @@ async fn watch(
     let mut looks = true;
     let mut told_to_end = false;
     let mut interrupted = false;
+    let mut lease = runner.lease.ends();
     let timeout = sleep(claimed.timeout());
     tokio::pin!(timeout);
     loop {
@@ -130,6 +143,7 @@ async fn watch(
         tokio::select! {
             report = holder.report() => return match report {
                 Ok(Report::Ended { by_itself: false, .. }) if interrupted => Ending::Interrupted,
+                Ok(Report::Ended { by_itself: false, .. }) if !told_to_end => Ending::CutOff,
                 Ok(Report::Ended { code, left_behind, .. }) => {
                     if left_behind > 0 {
                         let processes = if left_behind == 1 { "process" } else { "processes" };
@@ -152,6 +166,12 @@ async fn watch(
                     tracing::warn!(job = %held.id, "the timeout could not be stored");
                 }
                 let _ = holder.end().await;
+            }
+            Ok(()) = lease.changed() => {
+                let ends = *lease.borrow_and_update();
+                if let Some(end) = ends {
+                    let _ = holder.go_on(end).await; // if it is gone, its report says so
+                }
             }
             () = runner.shutdown.interrupted(), if !told_to_end => {
                 told_to_end = true;

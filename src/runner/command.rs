@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tokio::time::Instant;
+
 use super::Runner;
 use super::mask::Secrets;
 use crate::jobs::{Claimed, Settings};
@@ -116,6 +118,7 @@ fn start(
         environment,
         directory: runner.directory.repository(claimed.workspace.id),
         grace: runner.limits.stop_grace,
+        lease: runner.lease.ends().borrow().map(|end| end.saturating_duration_since(Instant::now())),
     };
     Ok(Start { command, secrets })
 }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::model::SupervisorIdentity;
 use crate::processes::{self, Process};
@@ -82,6 +82,12 @@ impl Holder {
         let socket = self.socket.get_mut();
         let sent = socket.async_io(Interest::WRITABLE, || send_with(socket.as_fd(), line, descriptors)).await?;
         socket.write_all(&line[sent..]).await
+    }
+
+    /// Lets what it holds go on until a moment.
+    pub(super) async fn go_on(&mut self, until: Instant) -> io::Result<()> {
+        let lease = until.saturating_duration_since(Instant::now());
+        self.socket.get_mut().write_all(&line(&Order::GoOn(lease))?).await
     }
 
     /// Has it end what it holds.

@@ -1,8 +1,8 @@
 //! The runner: claims jobs, has each held by a supervisor, collects what it prints, and sees it to its end.
 //!
 //! A slot is a task and a supervisor process. Every slot does the same: claim the oldest job that may start (`jobs` decides
-//! which), run it (`attempt`), and wait at the queue's bell when there is none. Before the first claim, what an earlier
-//! server left RUNNING is cleared up (`rescue`).
+//! which), run it (`attempt`), and wait at the queue's bell when there is none. Before the first claim, and from then on, what servers that are
+//! gone have left RUNNING is cleared up (`rescue`).
 
 mod attempt;
 mod command;
@@ -12,6 +12,7 @@ mod mask;
 mod output;
 mod rescue;
 mod splitter;
+mod spool;
 
 use std::io;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::{Claim, Jobs};
+use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::task::Meltano;
 use holder::Holder;
@@ -40,6 +42,8 @@ pub struct Limits {
     pub stop_grace: Duration,
     /// How many bytes of output a job's log keeps, over all attempts.
     pub max_log_bytes: i64,
+    /// How many bytes of it wait on disk while the database is away.
+    pub spool_bytes: u64,
 }
 
 /// Tells a runner to stop, in two steps. Clones tell the same runner.
@@ -70,6 +74,7 @@ impl Shutdown {
 #[derive(Debug, Clone)]
 pub struct Runner {
     jobs: Jobs,
+    lease: Lease,
     events: Events,
     directory: Directory,
     meltano: Meltano,
@@ -80,8 +85,10 @@ pub struct Runner {
 
 impl Runner {
     /// A runner of these jobs.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         jobs: Jobs,
+        lease: Lease,
         events: Events,
         directory: Directory,
         meltano: Meltano,
@@ -89,7 +96,7 @@ impl Runner {
         shutdown: Shutdown,
         metrics: Metrics,
     ) -> Self {
-        Self { jobs, events, directory, meltano, limits, shutdown, metrics }
+        Self { jobs, lease, events, directory, meltano, limits, shutdown, metrics }
     }
 
     /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more. Even with none, what an
@@ -106,7 +113,10 @@ impl Runner {
         }
         tracker.close();
         // Without slots there is nothing to wait for but the shutdown.
-        self.shutdown.draining.cancelled().await;
+        tokio::select! {
+            () = rescue::watch(&self) => {}
+            () = self.shutdown.draining.cancelled() => {}
+        }
         tracker.wait().await;
         Ok(())
     }
@@ -123,20 +133,36 @@ impl Runner {
                     continue;
                 }
             };
+            if !self.lease.holds() {
+                self.pause(AFTER_FAILURE).await;
+                idle = Some(holder);
+                continue;
+            }
             match self.jobs.claim(holder.identity().clone()).await {
                 Ok(Claim::Job(claimed)) => attempt::run(&self, &mut holder, *claimed).await,
-                Ok(Claim::Nothing { backoff }) => {
+                Ok(Claim::Nothing { wait }) => {
                     tokio::select! {
                         () = queue.rung() => {}
-                        () = self.pause(backoff.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
+                        () = self.pause(wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
                     }
                 }
                 Err(error) => {
                     tracing::error!(error = ?error, "the queue cannot be read; trying again");
-                    self.pause(AFTER_FAILURE).await;
+                    self.give_up_claim(&holder).await;
                 }
             }
             idle = Some(holder);
+        }
+    }
+
+    /// After a claim of which it is not known whether it is stored.
+    async fn give_up_claim(&self, holder: &Holder) {
+        while !self.shutdown.draining.is_cancelled() {
+            self.pause(AFTER_FAILURE).await;
+            match self.jobs.give_up_claim(holder.identity().clone()).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(?error, "the database does not answer yet"),
+            }
         }
     }
 

@@ -12,18 +12,21 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::diagnosis::Diagnosis;
 use super::mask::{Mask, Secrets};
 use super::splitter::Splitter;
+use super::spool::Spool;
 use crate::error::Error;
 use crate::jobs::Jobs;
 use crate::model::{Job, LogLines, LogStream, Timestamp};
 
 /// How often a busy job's lines are stored, unless a batch is full before.
 const STORE_EVERY: Duration = Duration::from_millis(20);
+/// How often lines are put on disk while the database is away.
+const SPOOL_EVERY: Duration = Duration::from_millis(250);
 /// A batch of this size is stored without waiting,
 const FULL_BATCH_BYTES: usize = 256 * 1024;
 /// and beyond this size, or as many lines, nothing is read.
@@ -43,7 +46,12 @@ pub(super) struct Output {
     stderr: Source,
     batch: Batch,
     storing: Option<BoxFuture<'static, Result<(), Error>>>,
+    /// What that is.
+    in_flight: Option<Arc<LogLines>>,
     store_at: Instant,
+    /// Whether what is being stored could not be, the last time that was tried.
+    away: watch::Sender<bool>,
+    spool: Option<Spool>,
 }
 
 /// Tells an [`Output`] what else there is to know.
@@ -56,13 +64,14 @@ pub(super) struct Outside {
 
 impl Output {
     /// The output of a held job, from the reading ends of its pipes. Beyond `max_bytes` over all attempts it is discarded.
-    /// Of `secrets` nothing gets into it.
+    /// Of `secrets` nothing gets into it. Where there is a spool, lines wait there while the database is away.
     pub(super) fn new(
         jobs: Jobs,
         held: Job,
         [stdout, stderr]: [pipe::Receiver; 2],
         secrets: Secrets,
         max_bytes: i64,
+        spool: Option<Spool>,
     ) -> Self {
         let remaining = max_bytes.saturating_sub(held.log_bytes);
         Self {
@@ -70,28 +79,44 @@ impl Output {
             stdout: Source::new(stdout, LogStream::Stdout, secrets.clone()),
             stderr: Source::new(stderr, LogStream::Stderr, secrets),
             batch: Batch {
-                lines: LogLines::default(),
+                lines: LogLines::starting_at(held.log_lines),
                 diagnosis: Diagnosis::starting_at(held.log_lines),
                 max_bytes,
                 remaining,
                 full: false,
             },
             storing: None,
+            in_flight: None,
             store_at: Instant::now(),
+            away: watch::Sender::new(false),
+            spool,
             held,
         }
     }
 
     /// Collects until the job has ended and all it printed is read, and answers the lines that are not stored yet, with what they all say
     /// about a failure. [`Error::Stale`] if somebody else holds the job.
-    pub(super) async fn collect(mut self, mut outside: Outside) -> Result<(LogLines, Diagnosis), Error> {
-        let mut ended = false;
-        while self.stdout.open() || self.stderr.open() || !ended {
-            if self.storing.is_none() && self.batch.is_due(self.store_at) {
-                self.store();
+    pub(super) async fn collect(mut self, outside: Outside) -> Result<(LogLines, Diagnosis), Error> {
+        match self.read_and_store(outside).await {
+            Ok(()) => Ok((self.batch.lines, self.batch.diagnosis)),
+            Err(error) => {
+                if let Some(spool) = &mut self.spool
+                    && let Err(error) = spool.keep(self.in_flight.as_deref(), &self.batch.lines)
+                {
+                    tracing::error!(job = %self.held.id, %error, "lines that cannot be stored cannot be kept either");
+                }
+                Err(error)
             }
+        }
+    }
+
+    async fn read_and_store(&mut self, mut outside: Outside) -> Result<(), Error> {
+        let mut ended = false;
+        let mut away = self.away.subscribe();
+        while self.stdout.open() || self.stderr.open() || !ended {
+            self.store_what_is_due();
             let room = self.batch.has_room();
-            let waits_to_store = self.storing.is_none() && !self.batch.lines.is_empty();
+            let waits_to_store = !self.batch.lines.is_empty() && (self.storing.is_none() || self.may_spool());
             tokio::select! {
                 stored = finished(&mut self.storing) => {
                     self.storing = None;
@@ -106,6 +131,7 @@ impl Output {
                     self.stderr.no_more_is_written();
                 }
                 () = sleep_until(self.store_at), if waits_to_store => {}
+                Ok(()) = away.changed() => {}
             }
         }
         self.stdout.finish(&mut self.batch);
@@ -113,16 +139,52 @@ impl Output {
         while let Ok(remark) = outside.remarks.try_recv() {
             self.batch.remark(&remark);
         }
-        if let Some(storing) = self.storing {
+        while let Some(storing) = self.storing.take() {
             storing.await?;
+            self.store_from_spool();
         }
-        Ok((self.batch.lines, self.batch.diagnosis))
+        Ok(())
     }
 
-    fn store(&mut self) {
-        let lines = Arc::new(std::mem::take(&mut self.batch.lines));
+    /// Has lines stored if their time has come. While the database is away they go where they can wait.
+    fn store_what_is_due(&mut self) {
+        if self.storing.is_none() {
+            self.store_from_spool();
+        }
+        if self.storing.is_none() && self.batch.is_due(self.store_at) {
+            let lines = self.batch.take();
+            self.store(lines);
+        }
+        let may_spool = self.storing.is_some() && self.may_spool() && self.batch.is_due(self.store_at);
+        if let Some(spool) = self.spool.as_mut().filter(|_| may_spool) {
+            self.store_at = Instant::now() + SPOOL_EVERY;
+            // A disk that does not take them leaves them where they are, and the job waits.
+            match spool.push(self.in_flight.as_deref(), &self.batch.lines) {
+                Ok(()) => drop(self.batch.take()),
+                Err(error) => tracing::error!(job = %self.held.id, %error, "lines cannot wait on disk; the job waits"),
+            }
+        }
+    }
+
+    fn may_spool(&self) -> bool {
+        *self.away.borrow() && self.spool.as_ref().is_some_and(Spool::has_room)
+    }
+
+    fn store_from_spool(&mut self) {
+        let Some(spool) = &mut self.spool else { return };
+        match spool.pop() {
+            Ok(Some(lines)) => self.store(lines),
+            Ok(None) => spool.clear(),
+            Err(error) => tracing::error!(job = %self.held.id, %error, "lines that waited on disk cannot be read"),
+        }
+    }
+
+    fn store(&mut self, lines: LogLines) {
         self.store_at = Instant::now() + STORE_EVERY;
-        self.storing = Some(store_until_stored(self.jobs.clone(), self.held.clone(), lines).boxed());
+        let lines = Arc::new(lines);
+        self.in_flight = Some(Arc::clone(&lines));
+        let storing = store_until_stored(self.jobs.clone(), self.held.clone(), lines, self.away.clone());
+        self.storing = Some(storing.boxed());
     }
 }
 
@@ -134,8 +196,19 @@ async fn finished(storing: &mut Option<BoxFuture<'static, Result<(), Error>>>) -
     }
 }
 
-async fn store_until_stored(jobs: Jobs, held: Job, lines: Arc<LogLines>) -> Result<(), Error> {
-    until_stored("log lines", &held, || jobs.append_log(&held, Arc::clone(&lines))).await
+async fn store_until_stored(
+    jobs: Jobs,
+    held: Job,
+    lines: Arc<LogLines>,
+    away: watch::Sender<bool>,
+) -> Result<(), Error> {
+    let append = || async {
+        let stored = jobs.append_log(&held, Arc::clone(&lines)).await;
+        let failed = matches!(stored, Err(Error::Unavailable(_) | Error::Uncertain(_)));
+        away.send_if_modified(|away| std::mem::replace(away, failed) != failed);
+        stored
+    };
+    until_stored("log lines", &held, append).await
 }
 
 /// Tries a write again and again while the database cannot take it. The first failure is logged, and so is the success
@@ -203,8 +276,18 @@ impl Batch {
         self.lines.push(at, stream, continued, text);
     }
 
+    /// The lines, which are somebody else's from now on.
+    fn take(&mut self) -> LogLines {
+        let next = LogLines::starting_at(self.lines.next_sequence());
+        std::mem::replace(&mut self.lines, next)
+    }
+
     fn is_due(&self, store_at: Instant) -> bool {
-        !self.lines.is_empty() && (self.lines.text().len() >= FULL_BATCH_BYTES || Instant::now() >= store_at)
+        !self.lines.is_empty() && (self.is_full() || Instant::now() >= store_at)
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.text().len() >= FULL_BATCH_BYTES || self.lines.len() >= LARGEST_BATCH_LINES
     }
 
     fn has_room(&self) -> bool {

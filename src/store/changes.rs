@@ -2,9 +2,10 @@
 
 use diesel::dsl::{exists, max, min};
 use diesel::prelude::*;
+use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::maybe;
+use super::fragment::{ACTIVE, as_indexed, maybe};
 use super::schema::{changes, jobs};
 use crate::error::Error;
 use crate::model::{Activity, ActivityLevel, Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
@@ -49,8 +50,30 @@ macro_rules! after {
     };
 }
 
+/// The columns of a change of a status, as it is told.
+macro_rules! status_change {
+    () => {
+        (
+            changes::position.assume_not_null(),
+            changes::job.assume_not_null(),
+            changes::workspace,
+            changes::pipeline,
+            changes::status.assume_not_null(),
+            changes::previous_status,
+            changes::attempt.assume_not_null(),
+            changes::at,
+            changes::deleted,
+        )
+    };
+}
+
+/// The latest change of a job, if it is in the stream. One that is not kept any more was at its beginning.
+fn told(job: &Job, arrival: Option<i64>, position: Option<i64>) -> Option<StatusChange> {
+    if arrival.is_none() { Some(job.change_at(0)) } else { position.map(|position| job.change_at(position)) }
+}
+
 impl Conn {
-    /// Adds a change to the stream, and answers its position.
+    /// Adds a change to the stream, and answers the number by which it arrived. Its position it has when this is committed.
     pub async fn insert_status_change(
         &mut self,
         job: &Job,
@@ -69,10 +92,11 @@ impl Conn {
             c::at.eq(at),
             c::deleted.eq(deleted),
         );
-        self.one(diesel::insert_into(c::table).values(row).returning(c::position)).await
+        self.has_changes = true;
+        self.one(diesel::insert_into(c::table).values(row).returning(c::arrival)).await
     }
 
-    /// Adds to the stream that a run of a pipeline was skipped, and why.
+    /// Adds to the stream that a run of a pipeline was skipped, and why. Answers the number by which it arrived.
     pub async fn insert_skip(
         &mut self,
         workspace: WorkspaceId,
@@ -88,7 +112,8 @@ impl Conn {
             c::deleted.eq(false),
             c::skipped.eq(why),
         );
-        self.one(diesel::insert_into(c::table).values(row).returning(c::position)).await
+        self.has_changes = true;
+        self.one(diesel::insert_into(c::table).values(row).returning(c::arrival)).await
     }
 
     /// Adds a deletion to the stream for every job of a workspace or pipeline that is final, oldest first.
@@ -118,6 +143,7 @@ impl Conn {
                 true.into_sql::<Bool>(),
             ));
         let columns = (c::job, c::workspace, c::pipeline, c::status, c::previous_status, c::attempt, c::at, c::deleted);
+        self.has_changes = true;
         self.run(diesel::insert_into(c::table).values(deletions).into_columns(columns)).await?;
         Ok(())
     }
@@ -133,17 +159,7 @@ impl Conn {
         let end = self.last_change_position().await?;
         let wanted = after!(filter, after)
             .filter(changes::status.is_not_null())
-            .select((
-                changes::position,
-                changes::job.assume_not_null(),
-                changes::workspace,
-                changes::pipeline,
-                changes::status.assume_not_null(),
-                changes::previous_status,
-                changes::attempt.assume_not_null(),
-                changes::at,
-                changes::deleted,
-            ))
+            .select(status_change!())
             .order(changes::position)
             .limit(at_most);
         let found: Vec<StatusChange> = self.all(wanted).await?;
@@ -169,7 +185,7 @@ impl Conn {
             .filter(changes::deleted.eq(false))
             .filter(changes::skipped.is_not_null().or(changes::status.eq_any(statuses).assume_not_null()))
             .select((
-                changes::position,
+                changes::position.assume_not_null(),
                 changes::pipeline.assume_not_null(),
                 changes::job,
                 changes::status,
@@ -226,9 +242,61 @@ impl Conn {
         Ok(self.run(diesel::delete(old)).await? > 0)
     }
 
+    /// The latest changes of the jobs in scope that are QUEUED or RUNNING, as far as the stream tells; in order.
+    pub async fn present(&mut self, filter: ChangeFilter) -> Result<Vec<StatusChange>, Error> {
+        let active = jobs::table
+            .left_join(changes::table.on(changes::arrival.eq(jobs::latest_change)))
+            .filter(as_indexed(ACTIVE))
+            .filter(jobs::deleted.is_null())
+            .filter(maybe(filter.workspace, |it| jobs::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| jobs::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| jobs::id.eq(it)))
+            .select((jobs::all_columns, changes::arrival.nullable(), changes::position.nullable()));
+        let active: Vec<(Job, Option<i64>, Option<i64>)> = self.all(active).await?;
+        let mut present: Vec<StatusChange> =
+            active.iter().filter_map(|(job, arrival, position)| told(job, *arrival, *position)).collect();
+        // What is not in the stream yet comes later: until then the job is as the stream has told last.
+        let unnumbered = changes::table
+            .filter(changes::position.is_null())
+            .filter(changes::job.is_not_null())
+            .filter(maybe(filter.workspace, |it| changes::workspace.eq(it)))
+            .filter(maybe(filter.pipeline, |it| changes::pipeline.eq(it)))
+            .filter(maybe(filter.job, |it| changes::job.eq(it)))
+            .select(changes::job.assume_not_null())
+            .distinct();
+        let unnumbered: Vec<JobId> = self.all(unnumbered).await?;
+        let before = self.latest_told(&unnumbered).await?;
+        present.extend(before.into_iter().filter(|change| !change.deleted && !change.status.is_final()));
+        present.sort_unstable_by_key(|change| change.position);
+        Ok(present)
+    }
+
+    /// The latest change of a job, whatever its status: nothing if none is in the stream yet.
+    pub async fn present_of(&mut self, job: &Job) -> Result<Option<StatusChange>, Error> {
+        let latest = changes::table.find(job.latest_change).select((changes::arrival.nullable(), changes::position));
+        let (arrival, position): (Option<i64>, Option<i64>) = self.optional(latest).await?.unwrap_or_default();
+        match told(job, arrival, position) {
+            Some(change) => Ok(Some(change)),
+            None => Ok(self.latest_told(&[job.id]).await?.pop()),
+        }
+    }
+
+    /// What the stream has told last of each of these jobs, if anything.
+    async fn latest_told(&mut self, jobs: &[JobId]) -> Result<Vec<StatusChange>, Error> {
+        let latest = |number: i32, &of: &JobId| {
+            changes::table
+                .filter(changes::job.eq(of))
+                .filter(changes::position.is_not_null())
+                .order(changes::position.desc())
+                .select((number.into_sql::<Integer>(), status_change!()))
+                .limit(1)
+        };
+        Ok(self.each(jobs, latest).await?.into_iter().flatten().collect())
+    }
+
     /// The latest moment that is stored.
     pub async fn latest_instant(&mut self) -> Result<Option<Timestamp>, Error> {
-        let newest = changes::table.order(changes::position.desc()).select(changes::at);
+        let newest = changes::table.order(changes::arrival.desc()).select(changes::at);
         self.optional(newest.limit(1)).await
     }
 }

@@ -12,7 +12,7 @@ const LEVEL: i32 = 1;
 const CONTINUED: u8 = 0x80;
 
 /// The stored form of `lines`.
-pub(super) fn encode(lines: &LogLines) -> Result<Vec<u8>, Error> {
+pub fn encode(lines: &LogLines) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::with_capacity(lines.text().len() + 4 * lines.len() + 16);
     put(&mut bytes, lines.len() as u64);
     for line in lines.iter() {
@@ -29,6 +29,11 @@ pub(super) fn encode(lines: &LogLines) -> Result<Vec<u8>, Error> {
     }
     bytes.extend_from_slice(lines.text().as_bytes());
     zstd::bulk::compress(&bytes, LEVEL).map_err(Error::internal)
+}
+
+/// The lines of a chunk whose first has this number.
+pub fn decode_all(first_sequence: i64, chunk: &[u8]) -> Result<LogLines, Error> {
+    decode(first_sequence, first_sequence, chunk)
 }
 
 /// The lines of a chunk whose first has this number, from number `from` on.

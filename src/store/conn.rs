@@ -1,33 +1,56 @@
 //! One connection, and what can be run on it.
 //!
-//! A query is a value without a database in its type; [`Conn`] runs it. Its methods are async, although SQLite, which is
-//! inside this process, answers at once, so that the queries stay as they are when a database answers over a network.
+//! A query is a value without a database in its type; [`Conn`] runs it on the database that it is connected to. On SQLite, which is inside this
+//! process, that takes no waiting.
 
+use diesel::SqliteConnection;
 use diesel::connection::SimpleConnection;
-use diesel::prelude::*;
 use diesel::query_dsl::methods::{ExecuteDsl, LoadQuery};
+use diesel::result::OptionalExtension;
+use diesel_async::methods;
+use diesel_async::pooled_connection::deadpool::Object;
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::clock::Clock;
 use super::fragment::{MOST_MEMBERS, UnionAll};
+use super::postgres;
+use super::sqlite::Clock;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
 
-/// A query that yields rows of `U`.
-pub(super) trait Rows<'q, U>: LoadQuery<'q, SqliteConnection, U> + Send {}
-impl<'q, U, Q: LoadQuery<'q, SqliteConnection, U> + Send> Rows<'q, U> for Q {}
+/// A query that yields rows of `U`, on any database.
+pub(super) trait Rows<'q, U>:
+    LoadQuery<'q, SqliteConnection, U> + methods::LoadQuery<'q, AsyncPgConnection, U> + Send + 'q
+{
+}
+impl<'q, U, Q> Rows<'q, U> for Q where
+    Q: LoadQuery<'q, SqliteConnection, U> + methods::LoadQuery<'q, AsyncPgConnection, U> + Send + 'q
+{
+}
 
-/// A statement that yields a count.
-pub(super) trait Statement: ExecuteDsl<SqliteConnection> + Send {}
-impl<Q: ExecuteDsl<SqliteConnection> + Send> Statement for Q {}
+/// A statement that yields a count, on any database.
+pub(super) trait Statement:
+    ExecuteDsl<SqliteConnection> + methods::ExecuteDsl<AsyncPgConnection> + Send
+{
+}
+impl<Q> Statement for Q where Q: ExecuteDsl<SqliteConnection> + methods::ExecuteDsl<AsyncPgConnection> + Send {}
 
 /// A connection inside a transaction. What it can do is said by the other files of this module, a table each.
 pub struct Conn {
-    sqlite: SqliteConnection,
-    clock: Clock,
+    pub(super) database: Database,
     metrics: Metrics,
+    /// Whether the stream of changes has grown in this transaction.
+    pub(super) has_changes: bool,
+}
+
+/// What a connection leads to.
+pub(super) enum Database {
+    /// SQLite, and the clock that goes with it.
+    Sqlite(SqliteConnection, Clock),
+    /// PostgreSQL, which has a clock of its own.
+    Postgres(Box<Object<AsyncPgConnection>>),
 }
 
 impl std::fmt::Debug for Conn {
@@ -37,25 +60,57 @@ impl std::fmt::Debug for Conn {
 }
 
 impl Conn {
-    pub(super) fn new(sqlite: SqliteConnection, clock: Clock, metrics: Metrics) -> Self {
-        Self { sqlite, clock, metrics }
+    pub(super) fn new(database: Database, metrics: Metrics) -> Self {
+        Self { database, metrics, has_changes: false }
     }
 
-    /// The store's clock: a moment later than every one before.
+    /// Whether other processes may work on the database at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// The database's clock.
     pub async fn now(&mut self) -> Result<Timestamp, Error> {
-        Ok(self.clock.now())
+        match &self.database {
+            Database::Sqlite(_, clock) => Ok(clock.now()),
+            Database::Postgres(_) => self.one(diesel::select(postgres::clock_timestamp())).await,
+        }
     }
 
-    pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error> {
-        Ok(RunQueryDsl::load(query, self.counted())?)
+    pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error>
+    where
+        U: Send + 'q,
+    {
+        self.metrics.statement_run();
+        // The future is boxed, so that it is settled here that it can be sent to another thread.
+        Ok(match &mut self.database {
+            Database::Sqlite(conn, _) => diesel::RunQueryDsl::load(query, conn)?,
+            Database::Postgres(conn) => diesel_async::RunQueryDsl::load(query, &mut ***conn).boxed().await?,
+        })
     }
 
-    pub(super) async fn one<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<U, Error> {
-        Ok(RunQueryDsl::get_result(query, self.counted())?)
+    pub(super) async fn one<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<U, Error>
+    where
+        U: Send + 'q,
+    {
+        self.metrics.statement_run();
+        Ok(match &mut self.database {
+            Database::Sqlite(conn, _) => diesel::RunQueryDsl::get_result(query, conn)?,
+            Database::Postgres(conn) => diesel_async::RunQueryDsl::get_result(query, &mut ***conn).boxed().await?,
+        })
     }
 
-    pub(super) async fn optional<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Option<U>, Error> {
-        Ok(RunQueryDsl::get_result(query, self.counted()).optional()?)
+    pub(super) async fn optional<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Option<U>, Error>
+    where
+        U: Send + 'q,
+    {
+        self.metrics.statement_run();
+        Ok(match &mut self.database {
+            Database::Sqlite(conn, _) => diesel::RunQueryDsl::get_result(query, conn).optional()?,
+            Database::Postgres(conn) => {
+                diesel_async::RunQueryDsl::get_result(query, &mut ***conn).boxed().await.optional()?
+            }
+        })
     }
 
     /// The rows of each of many queries that differ only in their values, in as few statements as can be. `query` makes one of
@@ -67,6 +122,7 @@ impl Conn {
     ) -> Result<Vec<Vec<U>>, Error>
     where
         UnionAll<Q>: Rows<'q, (i32, U)>,
+        U: Send + 'q,
     {
         let mut found: Vec<Vec<U>> = values.iter().map(|_| Vec::new()).collect();
         let numbered: Vec<(i32, &T)> = (0..).zip(values).collect();
@@ -80,22 +136,24 @@ impl Conn {
     }
 
     pub(super) async fn run(&mut self, statement: impl Statement) -> Result<usize, Error> {
-        Ok(statement.execute_in(self.counted())?)
-    }
-
-    /// The connection, for one statement.
-    fn counted(&mut self) -> &mut SqliteConnection {
         self.metrics.statement_run();
-        &mut self.sqlite
+        Ok(match &mut self.database {
+            Database::Sqlite(conn, _) => ExecuteDsl::execute(statement, conn)?,
+            Database::Postgres(conn) => methods::ExecuteDsl::execute(statement, &mut ***conn).boxed().await?,
+        })
     }
 
     /// Runs statements that begin or end a transaction, or set the connection up.
-    pub(super) fn control(&mut self, sql: &str) -> Result<(), Error> {
-        Ok(self.sqlite.batch_execute(sql)?)
+    pub(super) async fn control(&mut self, sql: &str) -> Result<(), Error> {
+        match &mut self.database {
+            Database::Sqlite(conn, _) => SimpleConnection::batch_execute(conn, sql)?,
+            Database::Postgres(conn) => SimpleAsyncConnection::batch_execute(&mut ***conn, sql).await?,
+        }
+        Ok(())
     }
 
-    /// Runs a unit of work to its end. It can only wait for this connection, which never makes it wait.
-    pub(super) fn complete<R>(
+    /// The result of something that only this connection could make wait: SQLite never does.
+    pub(super) fn at_once<R>(
         &mut self,
         work: impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>>,
     ) -> Result<R, Error> {
@@ -105,25 +163,18 @@ impl Conn {
     }
 }
 
-/// `ExecuteDsl::execute` takes the connection second; this says it in the order of the sentence.
-trait ExecuteIn {
-    fn execute_in(self, conn: &mut SqliteConnection) -> QueryResult<usize>;
-}
-
-impl<Q: ExecuteDsl<SqliteConnection>> ExecuteIn for Q {
-    fn execute_in(self, conn: &mut SqliteConnection) -> QueryResult<usize> {
-        Q::execute(self, conn)
-    }
-}
-
 impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
-        use diesel::result::{DatabaseErrorKind, Error as Diesel};
+        use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match &error {
-            Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => {
+            Diesel::DatabaseError(Kind::UniqueViolation, _) => {
                 Self::Conflict("Something else has this name already.".to_owned())
             }
-            // SQLite tells its conditions apart by their texts only.
+            Diesel::DatabaseError(
+                Kind::ClosedConnection | Kind::UnableToSendCommand | Kind::ReadOnlyTransaction,
+                _,
+            ) => Self::unavailable(error),
+            // What else makes a database unavailable is told by texts only.
             Diesel::DatabaseError(_, info) if is_unavailable(info.message()) => Self::unavailable(error),
             _ => Self::internal(error),
         }
@@ -131,12 +182,23 @@ impl From<diesel::result::Error> for Error {
 }
 
 fn is_unavailable(message: &str) -> bool {
-    const CONDITIONS: [&str; 5] = [
+    const CONDITIONS: [&str; 14] = [
+        // SQLite's
         "database or disk is full",
         "disk I/O error",
         "unable to open database file",
         "database is locked",
         "attempt to write a readonly database",
+        // PostgreSQL's
+        "terminating connection",
+        "the database system is",
+        "connection closed",
+        "No space left on device",
+        "could not extend file",
+        "remaining connection slots are reserved",
+        "too many clients already",
+        "canceling statement due to",
+        "cannot execute",
     ];
     CONDITIONS.iter().any(|condition| message.contains(condition))
 }

@@ -4,10 +4,12 @@ use diesel::backend::Backend;
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping};
+use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::RunQueryDsl;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Bool, Nullable};
+use diesel::sqlite::Sqlite;
 
 /// A condition that holds for every row where there is none. Unlike a boxed query it keeps the database out of the type.
 #[derive(Debug, Clone)]
@@ -24,13 +26,13 @@ pub(super) fn as_indexed(condition: &'static str) -> SqlLiteral<Bool> {
     sql(condition)
 }
 
-/// Jobs that a runner may take: `jobs_queue`.
-pub(super) const IN_QUEUE: &str = "jobs.status = 'QUEUED' AND jobs.type IN \
-    ('WORKSPACE_INIT', 'PIPELINE_CONFIG', 'PIPELINE_VERIFY', 'PIPELINE_RUN')";
+/// Jobs that may start, and change the repository: `jobs_ready_for_repository`.
+pub(super) const READY_FOR_REPOSITORY: &str =
+    "jobs.ready IS NOT NULL AND jobs.type IN ('WORKSPACE_INIT', 'PIPELINE_CONFIG')";
+/// The others that may start: `jobs_ready_to_run`.
+pub(super) const READY_TO_RUN: &str = "jobs.ready IS NOT NULL AND jobs.type IN ('PIPELINE_VERIFY', 'PIPELINE_RUN')";
 /// Jobs that have not ended: `jobs_active`.
 pub(super) const ACTIVE: &str = "jobs.status IN ('QUEUED', 'RUNNING')";
-/// The same of another job: `jobs_active`.
-pub(super) const OTHER_ACTIVE: &str = "other.status IN ('QUEUED', 'RUNNING')";
 /// Active runs: `jobs_one_active_run`.
 pub(super) const ACTIVE_RUN: &str = "jobs.type = 'PIPELINE_RUN' AND jobs.status IN ('QUEUED', 'RUNNING')";
 
@@ -100,6 +102,35 @@ impl<A: QueryFragment<DB>, B: QueryFragment<DB>, DB: Backend> QueryFragment<DB> 
             Self::A(a) => a.walk_ast(out),
             Self::B(b) => b.walk_ast(out),
         }
+    }
+}
+
+/// A query that locks the rows it finds until the transaction ends, and does not find those that others have locked. Where there is one writer,
+/// there are no locks.
+#[derive(Debug, Clone)]
+pub(super) struct SkipLocked<Q>(pub(super) Q);
+
+impl<Q: Query> Query for SkipLocked<Q> {
+    type SqlType = Q::SqlType;
+}
+impl<Q, C> RunQueryDsl<C> for SkipLocked<Q> {}
+
+impl<Q: QueryId> QueryId for SkipLocked<Q> {
+    type QueryId = SkipLocked<Q::QueryId>;
+    const HAS_STATIC_QUERY_ID: bool = Q::HAS_STATIC_QUERY_ID;
+}
+
+impl<Q: QueryFragment<Sqlite>> QueryFragment<Sqlite> for SkipLocked<Q> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+}
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for SkipLocked<Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(" FOR UPDATE SKIP LOCKED");
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ impl Conn {
     /// The invitation with this id, unless its workspace is deleted.
     pub async fn invitation(&mut self, id: InvitationId) -> Result<Option<Invitation>, Error> {
         let invited = invitations::table.inner_join(workspaces::table).filter(invitations::id.eq(id));
-        self.optional(invited.filter(workspaces::deleted.is_null()).select(Invitation::as_select())).await
+        self.optional(invited.filter(workspaces::deleted.is_null()).select(invitations::all_columns)).await
     }
 
     /// Removes the invitations to a workspace.

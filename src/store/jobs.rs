@@ -1,17 +1,17 @@
-//! Jobs: their rows, the lists and the queue. The rules are `jobs`' affair; here a write only names the state it expects.
+//! Jobs: their rows, the lists. The rules are `jobs`' affair; here a write only names the state it expects.
 
 use std::collections::BTreeSet;
 
-use diesel::dsl::{count_star, exists, not};
+use diesel::dsl::{count_star, exists};
 use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{ACTIVE, ACTIVE_RUN, IN_QUEUE, OTHER_ACTIVE, as_indexed, either, maybe};
+use super::fragment::{ACTIVE, ACTIVE_RUN, as_indexed, either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
-use super::schema::{jobs, pipelines, workspaces};
+use super::schema::jobs;
 use crate::error::Error;
-use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, ResourceStatus, ServerId, Timestamp, WorkspaceId};
+use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, Timestamp, WorkspaceId};
 
 /// Which jobs are wanted: those that meet every condition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -63,12 +63,12 @@ impl Conn {
 
     /// The job with this id, unless it is deleted.
     pub async fn job(&mut self, id: JobId) -> Result<Option<Job>, Error> {
-        self.optional(jobs::table.find(id).filter(jobs::deleted.is_null()).select(Job::as_select())).await
+        self.optional(jobs::table.find(id).filter(jobs::deleted.is_null()).select(jobs::all_columns)).await
     }
 
     /// The job with this id, also while it is deleted but not yet gone.
     pub async fn job_even_deleted(&mut self, id: JobId) -> Result<Option<Job>, Error> {
-        self.optional(jobs::table.find(id).select(Job::as_select())).await
+        self.optional(jobs::table.find(id).select(jobs::all_columns)).await
     }
 
     /// The jobs with these ids that are not deleted, in no order.
@@ -76,7 +76,7 @@ impl Conn {
         if let [id] = ids {
             return Ok(self.job(*id).await?.into_iter().collect()); // a statement that is prepared already
         }
-        self.all(jobs::table.filter(jobs::id.eq_any(ids)).filter(jobs::deleted.is_null()).select(Job::as_select()))
+        self.all(jobs::table.filter(jobs::id.eq_any(ids)).filter(jobs::deleted.is_null()).select(jobs::all_columns))
             .await
     }
 
@@ -86,7 +86,7 @@ impl Conn {
         let query = |number: i32, filter: &JobFilter, part: &Part<JobPosition>| {
             wanted!(filter)
                 .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), Job::as_select()))
+                .select((number.into_sql::<Integer>(), jobs::all_columns))
                 .order((
                     either(part.oldest_first, created.asc(), created.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
@@ -110,55 +110,13 @@ impl Conn {
         pipeline: Option<PipelineId>,
     ) -> Result<Vec<Job>, Error> {
         let active = jobs::table
-            .select(Job::as_select())
+            .select(jobs::all_columns)
             .filter(as_indexed(ACTIVE))
             .filter(jobs::deleted.is_null())
             .filter(maybe(workspace, |it| jobs::workspace.eq(it)))
             .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
-            .order(jobs::changed_position);
+            .order(jobs::latest_change);
         self.all(active).await
-    }
-
-    /// The oldest job that may start at this moment: it is queued, not a user task, its backoff is over, what it needs is
-    /// not PROVISIONING, and no other job is changing the repository that it would change.
-    pub async fn next_startable_job(&mut self, now: Timestamp) -> Result<Option<Job>, Error> {
-        let other = diesel::alias!(jobs as other);
-        let changing = other
-            .filter(as_indexed(OTHER_ACTIVE))
-            .filter(other.field(jobs::workspace).eq(jobs::workspace))
-            .filter(other.field(jobs::status).eq(JobStatus::Running))
-            .filter(other.field(jobs::type_).eq_any(JobType::REPOSITORY_TASKS));
-        let provisioning_pipeline = pipelines::table
-            .filter(pipelines::id.nullable().eq(jobs::pipeline))
-            .filter(pipelines::status.eq(ResourceStatus::Provisioning));
-        let provisioning_workspace = workspaces::table
-            .filter(workspaces::id.eq(jobs::workspace))
-            .filter(workspaces::status.eq(ResourceStatus::Provisioning));
-        let startable = jobs::table
-            .select(Job::as_select())
-            .filter(as_indexed(IN_QUEUE))
-            .filter(jobs::not_before.is_null().or(jobs::not_before.le(now).assume_not_null()))
-            .filter(jobs::type_.eq(JobType::WorkspaceInit).or(not(exists(provisioning_workspace))))
-            .filter(jobs::type_.eq_any(JobType::REPOSITORY_TASKS).or(not(exists(provisioning_pipeline))))
-            .filter(jobs::type_.ne_all(JobType::REPOSITORY_TASKS).or(not(exists(changing))))
-            .order((jobs::created, jobs::id))
-            .limit(1);
-        self.optional(startable).await
-    }
-
-    /// When the next backoff of a queued job is over, among those that are not over yet.
-    pub async fn next_backoff_end(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let waiting = jobs::table.filter(jobs::status.eq(JobStatus::Queued)).filter(jobs::not_before.gt(now));
-        let next: Option<Option<Timestamp>> =
-            self.optional(waiting.select(jobs::not_before).order(jobs::not_before).limit(1)).await?;
-        Ok(next.flatten())
-    }
-
-    /// The jobs that are RUNNING for a server process other than this one.
-    pub async fn jobs_of_other_owners(&mut self, owner: ServerId) -> Result<Vec<Job>, Error> {
-        let active = jobs::table.filter(as_indexed(ACTIVE));
-        let running = active.filter(jobs::status.eq(JobStatus::Running)).filter(jobs::owner.ne(owner));
-        self.all(running.select(Job::as_select()).order((jobs::created, jobs::id))).await
     }
 
     /// The run of a pipeline that is QUEUED or RUNNING.
@@ -186,7 +144,7 @@ impl Conn {
             .filter(as_indexed(ACTIVE))
             .filter(jobs::status.eq(JobStatus::Queued))
             .filter(jobs::deleted.is_null());
-        self.optional(waiting.select(Job::as_select()).order((jobs::created, jobs::id)).limit(1)).await
+        self.optional(waiting.select(jobs::all_columns).order((jobs::created, jobs::id)).limit(1)).await
     }
 
     /// Marks the jobs of a workspace or pipeline that are final as deleted.

@@ -41,7 +41,7 @@ const CHUNK_BYTES: i64 = 64 * 1024;
 
 diesel::define_sql_function! {
     /// How many bytes there are, which a database knows without reading them.
-    fn length(bytes: Binary) -> BigInt;
+    fn length(bytes: Binary) -> Integer;
 }
 
 /// A chunk that was only looked at.
@@ -49,7 +49,7 @@ diesel::define_sql_function! {
 struct Extent {
     first_sequence: i64,
     last_sequence: i64,
-    length: i64,
+    length: i32,
 }
 
 /// A chunk as it is stored.
@@ -153,7 +153,7 @@ impl Reading {
         };
         let mut length = 0;
         let enough = |it: &Extent| {
-            length += it.length;
+            length += i64::from(it.length);
             length >= CHUNK_BYTES || reached(it) >= wanted
         };
         let chosen = extents.iter().position(enough).map_or(&extents[..], |last| &extents[..=last]);

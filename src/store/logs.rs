@@ -10,33 +10,39 @@ use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, LogLines};
 
 impl Conn {
-    /// Adds lines to the log of a job that is RUNNING in the attempt and with the owner that `held` says, and answers the
-    /// number of the first. `output_bytes` of them count against the limit of the log.
-    /// [`Error::Stale`] if the job is held differently now.
-    pub async fn append_log(&mut self, held: &Job, lines: &LogLines, output_bytes: i64) -> Result<i64, Error> {
-        let count = lines.next_sequence() - lines.first_sequence();
-        let appended = diesel::update(jobs::table.find(held.id))
-            .filter(jobs::status.eq(JobStatus::Running))
-            .filter(jobs::attempt.eq(held.attempt))
-            .filter(maybe(held.owner, |it| jobs::owner.eq(it)))
-            .set((jobs::log_lines.eq(jobs::log_lines + count), jobs::log_bytes.eq(jobs::log_bytes + output_bytes)))
-            .returning(jobs::log_lines);
-        let next: i64 = self.optional(appended).await?.ok_or(Error::Stale)?;
-        let first = next - count;
-        self.insert_chunk(held.id, first, lines).await?;
-        Ok(first)
+    /// Adds lines to the log of a job that is RUNNING in the attempt and with the owner that `held` says, where their numbers are those that come
+    /// next. `output_bytes` of them count against the limit of the log. Where they are stored already, nothing is done: whoever was not told so may
+    /// add them again. [`Error::Stale`] if the job is held differently now.
+    pub async fn append_log(&mut self, held: &Job, lines: &LogLines, output_bytes: i64) -> Result<(), Error> {
+        let (first, next) = (lines.first_sequence(), lines.next_sequence());
+        let of_holder = || {
+            jobs::table
+                .find(held.id)
+                .filter(jobs::status.eq(JobStatus::Running))
+                .filter(jobs::attempt.eq(held.attempt))
+                .filter(maybe(held.owner, |it| jobs::owner.eq(it)))
+        };
+        let append = diesel::update(of_holder().filter(jobs::log_lines.eq(first)))
+            .set((jobs::log_lines.eq(next), jobs::log_bytes.eq(jobs::log_bytes + output_bytes)));
+        if self.run(append).await? == 1 {
+            return self.insert_chunk(held.id, lines).await;
+        }
+        let stored: Option<i64> = self.optional(of_holder().select(jobs::log_lines)).await?;
+        match stored {
+            Some(stored) if stored >= next => Ok(()),
+            _ => Err(Error::Stale),
+        }
     }
 
-    /// Stores lines as the chunk that begins with number `first`.
-    async fn insert_chunk(&mut self, job: JobId, first: i64, lines: &LogLines) -> Result<(), Error> {
+    /// Stores lines as a chunk.
+    async fn insert_chunk(&mut self, job: JobId, lines: &LogLines) -> Result<(), Error> {
         if lines.is_empty() {
             return Ok(());
         }
-        let last = first + lines.next_sequence() - lines.first_sequence() - 1;
         let row = (
             log_chunks::job.eq(job),
-            log_chunks::last_sequence.eq(last),
-            log_chunks::first_sequence.eq(first),
+            log_chunks::last_sequence.eq(lines.next_sequence() - 1),
+            log_chunks::first_sequence.eq(lines.first_sequence()),
             log_chunks::bytes.eq(chunk::encode(lines)?),
         );
         self.run(diesel::insert_into(log_chunks::table).values(row)).await?;

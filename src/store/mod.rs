@@ -1,74 +1,98 @@
 //! SQL, and nowhere else: the connections to the database, and every query.
 //!
 //! A unit of work is a closure over a [`Conn`] that runs in one transaction: [`Store::read`] on a snapshot, [`Store::write`]
-//! alone. What several tasks want to write at one moment shares one commit (`writer`). The store never calls up: it
-//! knows nothing of rules, channels or requests.
+//! alone, on SQLite, or with others, on PostgreSQL, where it locks what it decides by (`queues`). Every query is written once, for both
+//! (`conn`). The store never calls up: it knows nothing of rules, channels or requests.
 
 mod changes;
 mod chunk;
-mod clock;
 mod conn;
 mod data_components;
-mod disk;
 mod encryption_keys;
 mod fragment;
 mod invitations;
 mod jobs;
 mod log_pages;
 mod logs;
+mod migrations;
+mod nodes;
 mod pages;
 mod pipelines;
-mod readers;
+mod postgres;
+mod pulse;
+mod queues;
 mod revision;
 mod schedules;
 pub(crate) mod schema;
 mod sqlite;
-
 mod triggers;
 mod types;
 mod webhooks;
 mod workspaces;
-mod writer;
 
 use std::path::Path;
-use std::time;
+use std::time::{self, Duration};
 
 use futures_util::future::BoxFuture;
 
 use crate::error::Error;
-use crate::metrics::{DatabaseOperation, DiskUsage, Metrics};
+use crate::metrics::{DatabaseOperation, DatabaseUsage, Metrics};
 
 pub use changes::{ChangeFilter, ChangePage};
+pub use chunk::{decode_all as decode_lines, encode as encode_lines};
 pub use conn::Conn;
 pub use data_components::ComponentPosition;
 pub use jobs::{JobFilter, JobPosition};
 pub use log_pages::{Enough, LogRequest};
 pub use pages::{Page, PageRequest};
 pub use pipelines::PipelinePosition;
+pub use postgres::{Announcements, DatabaseUrl};
+pub use pulse::Pulse;
+pub use queues::{Queued, Turn};
 pub use revision::{Revision, Scope};
 pub use sqlite::Synchronous;
 pub use types::{Instant, Uid};
 pub use webhooks::WebhookPosition;
 
+/// How soon it is looked again whether a database is back, at first and at the most.
+const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
 /// The database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: writer::Writer,
-    readers: readers::Readers,
-    clock: clock::Clock,
-    revisions: revision::Revisions,
+    backend: Backend,
     metrics: Metrics,
+}
+
+#[derive(Debug, Clone)]
+enum Backend {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 impl Store {
     /// Opens the SQLite database at `path`, creating it if need be, and brings its schema up to date.
-    pub fn open_sqlite(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
-        let clock = clock::Clock::default();
-        let writer = sqlite::open_writer(path, synchronous, clock.clone(), metrics.clone())?;
-        let readers = readers::Readers::new(path.to_owned(), clock.clone(), metrics.clone());
-        let revisions = revision::Revisions::default();
-        let writer = writer::Writer::start(writer, revisions.clone())?;
-        Ok(Self { writer, readers, clock, revisions, metrics })
+    pub async fn open_sqlite(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
+        let (path, of_backend) = (path.to_owned(), metrics.clone());
+        let open = move || sqlite::Sqlite::open(&path, synchronous, of_backend);
+        let sqlite = tokio::task::spawn_blocking(open).await.map_err(Error::internal)??;
+        let store = Self { backend: Backend::Sqlite(sqlite.clone()), metrics };
+        // Ahead of everything stored, also if the machine's clock was set back.
+        if let Some(latest) = store.read(|conn| Box::pin(conn.latest_instant())).await? {
+            sqlite.pass(latest);
+        }
+        Ok(store)
+    }
+
+    /// Opens the PostgreSQL database at `url`, and brings its schema up to date.
+    pub async fn open_postgres(url: DatabaseUrl, connections: usize, metrics: Metrics) -> Result<Self, Error> {
+        let postgres = postgres::Postgres::open(url, connections, metrics.clone()).await?;
+        Ok(Self { backend: Backend::Postgres(postgres), metrics })
+    }
+
+    /// Whether other server processes may work on the database at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
     }
 
     /// Runs `work` on a snapshot of the database. It cannot write.
@@ -77,10 +101,29 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        self.observe(DatabaseOperation::Read, self.readers.run(work)).await
+        match &self.backend {
+            Backend::Sqlite(sqlite) => self.observe(DatabaseOperation::Read, sqlite.read(work)).await,
+            Backend::Postgres(postgres) => self.observe(DatabaseOperation::Read, postgres.read(work)).await,
+        }
     }
 
-    /// Runs `work` alone in a transaction, and answers when that is committed. If `work` answers an error, nothing of it is
+    /// The same for whoever follows something: where the database is over the network, and away, it waits until that is back.
+    pub async fn read_when_there<R, W>(&self, work: impl Fn() -> W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        let (mut wait, longest) = AWAY;
+        loop {
+            match self.read(work()).await {
+                Err(Error::Unavailable(_)) if self.is_shared() => tokio::time::sleep(wait).await,
+                read => return read,
+            }
+            wait = (wait * 2).min(longest);
+        }
+    }
+
+    /// Runs `work` in a transaction, and answers when that is committed. If `work` answers an error, nothing of it is
     /// stored. It runs to its end even if the caller stops waiting.
     pub async fn write<R, W>(&self, work: W) -> Result<R, Error>
     where
@@ -96,28 +139,42 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        self.observe(DatabaseOperation::Write, self.writer.run(scope, work)).await
-    }
-
-    /// How often what is stored has changed up to now. Whoever was told that something is stored finds it counted.
-    pub fn revision(&self) -> Revision {
-        self.revisions.now()
-    }
-
-    /// Sees to it that the store's clock is ahead of everything stored, also if the machine's was set back.
-    pub async fn catch_up_clock(&self) -> Result<(), Error> {
-        let latest = self.read(|conn| Box::pin(conn.latest_instant())).await?;
-        if let Some(latest) = latest {
-            self.clock.pass(latest);
+        match &self.backend {
+            Backend::Sqlite(sqlite) => self.observe(DatabaseOperation::Write, sqlite.write(scope, work)).await,
+            Backend::Postgres(postgres) => self.observe(DatabaseOperation::Write, postgres.write(work)).await,
         }
-        Ok(())
     }
 
-    /// What the database takes of its disk.
-    pub async fn disk_usage(&self) -> Result<DiskUsage, Error> {
-        let path = self.readers.path();
-        let looked = tokio::task::spawn_blocking(move || disk::usage(&path)).await.map_err(Error::internal)?;
-        looked.map_err(Error::unavailable)
+    /// How often what is stored has changed up to now. Whoever was told that something is stored finds it counted. Of a database that others
+    /// write to as well, nobody knows.
+    pub fn revision(&self) -> Revision {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.revision(),
+            Backend::Postgres(_) => Revision::UNKNOWN,
+        }
+    }
+
+    /// Listens to what the processes that share the database announce.
+    pub async fn listen(&self) -> Result<Announcements, Error> {
+        match &self.backend {
+            Backend::Sqlite(_) => Err(Error::internal("nobody shares an embedded database")),
+            Backend::Postgres(postgres) => postgres.listen().await,
+        }
+    }
+
+    /// Sees to it that everything committed is in the stream of changes, also by a process that ended before it could.
+    pub async fn number_changes(&self) {
+        if let Backend::Postgres(postgres) = &self.backend {
+            postgres.number_changes().await;
+        }
+    }
+
+    /// How large the database is.
+    pub async fn usage(&self) -> Result<DatabaseUsage, Error> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.usage().await,
+            Backend::Postgres(postgres) => postgres.usage().await,
+        }
     }
 
     async fn observe<R>(
@@ -129,7 +186,7 @@ impl Store {
         let result = work.await;
         self.metrics.database_used(operation, started.elapsed());
         // The other errors are those of the rules, for which the database did what it was asked.
-        if let Err(Error::Unavailable(_) | Error::Internal(_)) = &result {
+        if let Err(Error::Unavailable(_) | Error::Uncertain(_) | Error::Internal(_)) = &result {
             self.metrics.database_failed(operation);
         }
         result

@@ -100,6 +100,7 @@ impl Conn {
     ) -> Result<Vec<Page<T>>, Error>
     where
         P: Copy + Ord,
+        T: Send + 'q,
         UnionAll<Q>: Rows<'q, (i32, T)>,
     {
         let parts: Vec<(&F, Part<P>)> = requests

@@ -21,6 +21,9 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Of a database about which it is not known: never settled.
+    pub(super) const UNKNOWN: Self = Self { everything: 1, logs: 1 };
+
     /// Whether nothing of these is being committed: from the beginning of a commit on, some may see it and others not yet.
     pub fn is_settled(self, with_logs: bool) -> bool {
         self.everything.is_multiple_of(2) && (!with_logs || self.logs.is_multiple_of(2))

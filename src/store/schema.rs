@@ -12,6 +12,35 @@ diesel::table! {
         alias -> Text,
         status -> Text,
         deleted -> Nullable<Instant>,
+        origin -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::{Instant, Uid};
+
+    queues (workspace) {
+        workspace -> Uid,
+        turn -> Nullable<Instant>,
+        served -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::{Instant, Uid};
+
+    nodes (id) {
+        id -> Uid,
+        name -> Text,
+        started -> Instant,
+        lease_until -> Instant,
+        pid -> Integer,
+        pid_start -> BigInt,
+        machine -> Text,
+        home -> Uid,
+        directory -> Text,
     }
 }
 
@@ -71,6 +100,7 @@ diesel::table! {
         status -> Text,
         attempt -> Integer,
         not_before -> Nullable<Instant>,
+        ready -> Nullable<Instant>,
         start_time -> Nullable<Instant>,
         end_time -> Nullable<Instant>,
         exit_code -> Nullable<Integer>,
@@ -82,7 +112,7 @@ diesel::table! {
         supervisor_pid -> Nullable<Integer>,
         supervisor_start -> Nullable<BigInt>,
         supervisor_boot -> Nullable<Text>,
-        changed_position -> BigInt,
+        latest_change -> BigInt,
         changed_at -> Instant,
         previous_status -> Nullable<Text>,
         log_lines -> BigInt,
@@ -98,8 +128,9 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::store::types::{Instant, Uid};
 
-    changes (position) {
-        position -> BigInt,
+    changes (arrival) {
+        arrival -> BigInt,
+        position -> Nullable<BigInt>,
         workspace -> Uid,
         pipeline -> Nullable<Uid>,
         job -> Nullable<Uid>,
@@ -186,7 +217,7 @@ diesel::table! {
     deliveries (id) {
         id -> Uid,
         webhook -> Uid,
-        position -> BigInt,
+        change -> BigInt,
         created -> Instant,
         attempt -> Integer,
         not_before -> Instant,
@@ -202,10 +233,13 @@ diesel::joinable!(webhooks -> workspaces (workspace));
 diesel::joinable!(deliveries -> webhooks (webhook));
 diesel::allow_tables_to_appear_in_same_query!(
     workspaces,
+    queues,
+    nodes,
     pipelines,
     definitions,
     invitations,
     jobs,
+    changes,
     triggers,
     data_components,
     webhooks,

@@ -1,13 +1,13 @@
 //! Webhooks, and what has yet to be delivered to them.
 
-use diesel::dsl::count_star;
+use diesel::dsl::{count_star, exists, not};
 use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{either, maybe};
+use super::fragment::{SkipLocked, either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
-use super::schema::{deliveries, webhooks, workspaces};
+use super::schema::{changes, deliveries, webhooks, workspaces};
 use crate::error::Error;
 use crate::model::{
     ActivityLevel, Delivery, DeliveryId, PipelineId, Sealed, Timestamp, Webhook, WebhookId, WorkspaceId,
@@ -167,7 +167,7 @@ impl Conn {
         let row = (
             deliveries::id.eq(delivery.id),
             deliveries::webhook.eq(webhook),
-            deliveries::position.eq(delivery.position),
+            deliveries::change.eq(delivery.change),
             deliveries::created.eq(delivery.created),
             deliveries::attempt.eq(delivery.attempt),
             deliveries::not_before.eq(delivery.created),
@@ -177,27 +177,36 @@ impl Conn {
         Ok(())
     }
 
-    /// The deliveries that are due, the oldest of them first, but none to these webhooks.
-    pub async fn due_deliveries(
+    /// The delivery that is due first, but none to these webhooks; with the position in the stream of the change that it tells of, if that is
+    /// still kept. It is nobody else's until the transaction ends.
+    pub async fn due_delivery(
         &mut self,
         now: Timestamp,
         except: &[WebhookId],
-        at_most: i64,
-    ) -> Result<Vec<(Webhook, Delivery)>, Error> {
+    ) -> Result<Option<(Webhook, Delivery, Option<i64>)>, Error> {
         type Columns = (DeliveryId, i64, Timestamp, i32, String);
-        let due = deliveries::table
-            .inner_join(webhooks::table)
+        let unnumbered =
+            changes::table.filter(changes::arrival.eq(deliveries::change)).filter(changes::position.is_null());
+        let first = deliveries::table
             .filter(deliveries::not_before.le(now))
             .filter(deliveries::webhook.ne_all(except))
-            .order((deliveries::not_before, deliveries::position))
+            .filter(not(exists(unnumbered)))
+            .order((deliveries::not_before, deliveries::change))
+            .select(deliveries::id)
+            .limit(1);
+        let Some(first): Option<DeliveryId> = self.optional(SkipLocked(first)).await? else { return Ok(None) };
+        let found = deliveries::table
+            .inner_join(webhooks::table)
+            .left_join(changes::table.on(changes::arrival.eq(deliveries::change)))
+            .filter(deliveries::id.eq(first))
             .select((
                 webhooks::all_columns,
-                (deliveries::id, deliveries::position, deliveries::created, deliveries::attempt, deliveries::body),
-            ))
-            .limit(at_most);
-        let rows: Vec<(Row, Columns)> = self.all(due).await?;
-        let delivery = |(id, position, created, attempt, body)| Delivery { id, position, created, attempt, body };
-        Ok(rows.into_iter().map(|(webhook, columns)| (webhook.into(), delivery(columns))).collect())
+                (deliveries::id, deliveries::change, deliveries::created, deliveries::attempt, deliveries::body),
+                changes::position.nullable(),
+            ));
+        let found: Option<(Row, Columns, Option<i64>)> = self.optional(found).await?;
+        let delivery = |(id, change, created, attempt, body)| Delivery { id, change, created, attempt, body };
+        Ok(found.map(|(webhook, columns, position)| (webhook.into(), delivery(columns), position)))
     }
 
     /// When the next delivery is due.

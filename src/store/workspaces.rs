@@ -103,6 +103,7 @@ impl Conn {
         self.remove_data_components_of(id).await?;
         self.remove_webhooks_of(id).await?;
         self.remove_pipelines_of(id).await?;
+        self.remove_queue(id).await?;
         self.run(diesel::delete(workspaces::table.find(id))).await?;
         Ok(())
     }

@@ -72,6 +72,8 @@ struct Held {
     /// Whether it exited before it was told to end.
     by_itself: bool,
     grace: Duration,
+    /// When it is told to end, unless the server lets it go on.
+    lease_ends: Option<Instant>,
     /// When what is left is killed, once it was told to end.
     deadline: Option<Instant>,
     /// How often that was tried.
@@ -113,6 +115,7 @@ impl Supervisor {
             }
             self.wait()?;
             self.reap()?;
+            self.end_what_may_not_go_on();
             self.kill_what_is_late();
         }
         Ok(())
@@ -121,8 +124,12 @@ impl Supervisor {
     /// Waits for an order, the end of a child, or the moment to kill.
     fn wait(&mut self) -> io::Result<()> {
         let timeout = self.job.as_ref().and_then(|job| {
+            let now = Instant::now();
             let pause = if job.killed < KILL_OFTEN { KILL_EVERY } else { KILL_SELDOM };
-            Some(job.deadline?.saturating_duration_since(Instant::now()).max(pause))
+            match job.deadline {
+                Some(deadline) => Some(deadline.saturating_duration_since(now).max(pause)),
+                None => Some(job.lease_ends?.saturating_duration_since(now)),
+            }
         });
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut ready = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.server, PollFlags::IN)];
@@ -165,6 +172,11 @@ impl Supervisor {
             let line: Vec<u8> = self.received.drain(..=end).collect();
             match serde_json::from_slice(&line)? {
                 Order::Start(command) => self.start(&command)?,
+                Order::GoOn(lease) => {
+                    if let Some(job) = &mut self.job {
+                        job.lease_ends = Some(Instant::now() + lease);
+                    }
+                }
                 Order::End => self.end_job(),
             }
         }
@@ -197,6 +209,7 @@ impl Supervisor {
                     left_behind: 0,
                     by_itself: false,
                     grace: command.grace,
+                    lease_ends: command.lease.map(|lease| Instant::now() + lease),
                     deadline: None,
                     killed: 0,
                 });
@@ -254,6 +267,13 @@ impl Supervisor {
                 self.report(&Report::Ended { code, left_behind, by_itself, last })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The server has not said for too long that the job is still its own: by now it may be somebody else's.
+    fn end_what_may_not_go_on(&mut self) {
+        if self.job.as_ref().and_then(|job| job.lease_ends).is_some_and(|end| end <= Instant::now()) {
+            self.end_job();
         }
     }
 

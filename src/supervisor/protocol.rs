@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub enum Order {
     /// Start this. The descriptors for its standard output and error come with the order's first byte.
     Start(Command),
+    /// Let what was started go on for so long from now, unless another such order comes.
+    GoOn(Duration),
     /// End what was started: TERM to all of it, and KILL to what is left after the grace.
     End,
 }
@@ -28,6 +30,8 @@ pub struct Command {
     pub directory: PathBuf,
     /// How long what is told to end may take before it is killed.
     pub grace: Duration,
+    /// For how long it may go on without an order to go on; without an end if that is not said.
+    pub lease: Option<Duration>,
 }
 
 impl fmt::Debug for Command {

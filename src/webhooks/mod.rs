@@ -84,10 +84,10 @@ impl Webhooks {
         loop {
             let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
             match self.take().await {
-                Ok(Taken::Delivery(webhook, delivery)) => {
+                Ok(Taken::Delivery(webhook, delivery, position)) => {
                     let webhooks = self.clone();
                     tokio::spawn(async move {
-                        webhooks.deliver(&webhook, delivery).await;
+                        webhooks.deliver(&webhook, delivery, position).await;
                         webhooks.leave(webhook.id);
                         drop(turn);
                     });
@@ -118,17 +118,17 @@ impl Webhooks {
         let taken = self.store.write(move |conn| {
             async move {
                 let now = conn.now().await?;
-                let Some((webhook, delivery)) = conn.due_deliveries(now, &busy, 1).await?.pop() else {
+                let Some((webhook, delivery, position)) = conn.due_delivery(now, &busy).await? else {
                     // Those that are due go to somebody busy, who rings when that has changed.
                     return Ok(Taken::Nothing(Some(first.since(now)).filter(|wait| !wait.is_zero() || !any_busy)));
                 };
                 conn.put_off_delivery(delivery.id, delivery.attempt, now + TAKEN).await?;
-                Ok(Taken::Delivery(Box::new(webhook), delivery))
+                Ok(Taken::Delivery(Box::new(webhook), delivery, position))
             }
             .boxed()
         });
         let taken = taken.await?;
-        if let Taken::Delivery(webhook, _) = &taken {
+        if let Taken::Delivery(webhook, ..) = &taken {
             *self.lock().entry(webhook.id).or_default() += 1;
         }
         Ok(taken)
@@ -146,9 +146,9 @@ impl Webhooks {
         self.events.ring(&crate::events::Rings { deliveries: true, ..Default::default() });
     }
 
-    async fn deliver(&self, webhook: &Webhook, delivery: Delivery) {
+    async fn deliver(&self, webhook: &Webhook, delivery: Delivery, position: Option<i64>) {
         let answer = match self.jobs.webhook_secret(webhook) {
-            Ok(secret) => self.sender.send(webhook, &delivery, &secret).await,
+            Ok(secret) => self.sender.send(webhook, &delivery, position, &secret).await,
             Err(error) => {
                 tracing::error!(webhook = %webhook.id, detail = ?error.detail(), "the secret of a webhook cannot be opened");
                 Answer::Failed("The webhook's secret cannot be opened.".to_owned())
@@ -199,7 +199,8 @@ impl Webhooks {
 
 /// What there is to deliver.
 enum Taken {
-    Delivery(Box<Webhook>, Delivery),
+    /// And the position of what it tells of.
+    Delivery(Box<Webhook>, Delivery, Option<i64>),
     /// Nothing for so long, if it is known how long.
     Nothing(Option<Duration>),
 }

@@ -46,12 +46,18 @@ impl Sender {
         Ok(Self { client: client.build().map_err(Error::internal)?, private_allowed })
     }
 
-    pub(super) async fn send(&self, webhook: &Webhook, delivery: &Delivery, secret: &WebhookSecret) -> Answer {
+    pub(super) async fn send(
+        &self,
+        webhook: &Webhook,
+        delivery: &Delivery,
+        position: Option<i64>,
+        secret: &WebhookSecret,
+    ) -> Answer {
         // What is stored may be from a time when it was allowed.
         if let Some(fault) = fault(&webhook.url, self.private_allowed) {
             return Answer::Failed(fault);
         }
-        let body = with_cursor(delivery);
+        let body = with_cursor(delivery, position);
         let (id, timestamp) = (delivery.id.to_string(), Timestamp::now().micros() / 1_000_000);
         let request = self
             .client
@@ -70,11 +76,11 @@ impl Sender {
     }
 }
 
-/// Where the stream goes on is known only when the change is stored.
-fn with_cursor(delivery: &Delivery) -> String {
+/// Where the stream goes on is known only when the change is stored. One that is not kept any more has no place in it.
+fn with_cursor(delivery: &Delivery, position: Option<i64>) -> String {
     match serde_json::from_str::<Value>(&delivery.body) {
         Ok(mut body) => {
-            body["data"]["cursor"] = stream_cursor(delivery.position).into();
+            body["data"]["cursor"] = position.map(stream_cursor).into();
             body.to_string()
         }
         Err(_) => delivery.body.clone(),

@@ -38,11 +38,13 @@ async fn clients_that_do_not_read_do_not_keep_a_server_from_ending() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_has_succeeded_is_not_run_again_because_the_server_ends() {
     let mut server = TestServer::with(&["--shutdown-grace", "0", "--stop-grace", "2"]);
-    let (exited, term) = (server.scratch().join("exited"), server.scratch().join("term"));
+    let [exited, term, trapped] = ["exited", "term", "trapped"].map(|it| server.scratch().join(it));
     // What it leaves behind goes only when it is killed, so that the server ends in between.
     let script = format!(
-        "(trap 'touch {term}' TERM; while :; do sleep 0.05; done) & touch {exited}; exit 0",
+        "(trap 'touch {term}' TERM; touch {trapped}; while :; do sleep 0.05; done) & {wait}; touch {exited}; exit 0",
         term = term.display(),
+        trapped = trapped.display(),
+        wait = wait_for(&trapped),
         exited = exited.display()
     );
     let job = server.run_script(&script).await;

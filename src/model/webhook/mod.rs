@@ -39,8 +39,8 @@ pub struct Webhook {
 pub struct Delivery {
     /// Its id: the same with every try.
     pub id: DeliveryId,
-    /// Which change it tells of.
-    pub position: i64,
+    /// Which change it tells of, by the number by which that arrived.
+    pub change: i64,
     /// When it came to be.
     pub created: Timestamp,
     /// How often it was tried before.

@@ -7,10 +7,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use super::clock::Clock;
-use super::conn::Conn;
-use super::sqlite;
+use super::open;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::conn::Conn;
 
 /// More would only wait for the processor.
 const READERS: usize = 4;
@@ -49,12 +49,12 @@ impl Readers {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut conn = match idle {
                 Some(conn) => conn,
-                None => sqlite::open_reader(&readers.path, readers.clock.clone(), readers.metrics.clone())?,
+                None => open::reader(&readers.path, readers.clock.clone(), readers.metrics.clone())?,
             };
-            conn.control("BEGIN")?;
-            let result = conn.complete(work);
+            open::control(&mut conn, "BEGIN")?;
+            let result = conn.at_once(work);
             // A connection whose transaction does not end is dropped, and another opened when it is needed.
-            if conn.control("ROLLBACK").is_ok() {
+            if open::control(&mut conn, "ROLLBACK").is_ok() {
                 readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
             }
             result

@@ -9,7 +9,7 @@ use crate::model::Timestamp;
 /// A clock that never shows the same microsecond twice and never goes back, so that "newest first" is the order in which things
 /// were stored, whatever happens to the machine's clock: if that is set back, this one goes on from where it was.
 #[derive(Debug, Clone)]
-pub(super) struct Clock {
+pub(in crate::store) struct Clock {
     began: Instant,
     /// What it showed when it began, in microseconds since 1970.
     base: Arc<AtomicI64>,
@@ -24,7 +24,7 @@ impl Default for Clock {
 
 impl Clock {
     /// A moment later than every one before.
-    pub(super) fn now(&self) -> Timestamp {
+    pub(in crate::store) fn now(&self) -> Timestamp {
         let wall = Timestamp::now();
         let now = wall.micros().max(self.base.load(Ordering::Relaxed) + self.elapsed());
         let before = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));

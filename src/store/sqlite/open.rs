@@ -4,12 +4,14 @@ use std::path::Path;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use futures_util::FutureExt;
 
 use super::clock::Clock;
-use super::conn::Conn;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::conn::{Conn, Database};
+use crate::store::migrations;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -25,12 +27,7 @@ pub enum Synchronous {
 }
 
 /// Opens the one connection that writes, and brings the schema up to date on it.
-pub(super) fn open_writer(
-    path: &Path,
-    synchronous: Synchronous,
-    clock: Clock,
-    metrics: Metrics,
-) -> Result<Conn, Error> {
+pub(super) fn writer(path: &Path, synchronous: Synchronous, clock: Clock, metrics: Metrics) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     let synchronous = match synchronous {
         Synchronous::Normal => "NORMAL",
@@ -38,16 +35,15 @@ pub(super) fn open_writer(
     };
     let pragmas = format!("{COMMON} PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};");
     sqlite.batch_execute(&pragmas)?;
-    refuse_newer_schema(&mut sqlite)?;
-    sqlite.run_pending_migrations(MIGRATIONS).map_err(Error::internal)?;
-    Ok(Conn::new(sqlite, clock, metrics))
+    migrations::run(&mut sqlite, MIGRATIONS)?;
+    Ok(Conn::new(Database::Sqlite(sqlite, clock), metrics))
 }
 
 /// Opens a connection that only reads. Only after the writer: a reader cannot switch to the write-ahead log.
-pub(super) fn open_reader(path: &Path, clock: Clock, metrics: Metrics) -> Result<Conn, Error> {
+pub(super) fn reader(path: &Path, clock: Clock, metrics: Metrics) -> Result<Conn, Error> {
     let mut sqlite = connect(path)?;
     sqlite.batch_execute(&format!("{COMMON} PRAGMA query_only = ON;"))?;
-    Ok(Conn::new(sqlite, clock, metrics))
+    Ok(Conn::new(Database::Sqlite(sqlite, clock), metrics))
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {
@@ -55,18 +51,8 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
     SqliteConnection::establish(url).map_err(Error::unavailable)
 }
 
-/// A database that a newer version has been at may hold what this one would misread.
-fn refuse_newer_schema(sqlite: &mut SqliteConnection) -> Result<(), Error> {
-    let known: Vec<String> = diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-        .map_err(Error::internal)?
-        .iter()
-        .map(|migration| migration.name().version().to_string())
-        .collect();
-    let applied = sqlite.applied_migrations().map_err(Error::internal)?;
-    match applied.iter().map(ToString::to_string).find(|version| !known.contains(version)) {
-        Some(version) => Err(Error::internal(format!(
-            "the database has schema {version}, which this version does not know: it is newer"
-        ))),
-        None => Ok(()),
-    }
+/// Runs statements that begin or end a transaction.
+pub(super) fn control(conn: &mut Conn, sql: &str) -> Result<(), Error> {
+    let sql = sql.to_owned();
+    conn.at_once(move |conn| async move { conn.control(&sql).await }.boxed())
 }

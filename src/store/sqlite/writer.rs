@@ -8,9 +8,10 @@ use std::sync::mpsc;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::conn::Conn;
-use super::revision::{Revisions, Scope};
+use super::open::control;
 use crate::error::Error;
+use crate::store::conn::Conn;
+use crate::store::revision::{Revisions, Scope};
 
 /// How many units of work may share a commit: enough to make commits cheap, few enough that none waits long.
 const SHARED_COMMIT: usize = 128;
@@ -74,14 +75,14 @@ where
 {
     fn run(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let Some(work) = self.work.take() else { return Ok(()) };
-        conn.control("SAVEPOINT unit")?;
-        let result = conn.complete(work);
+        control(conn, "SAVEPOINT unit")?;
+        let result = conn.at_once(work);
         let undo = result.as_ref().err().cloned();
         self.result = Some(result);
         match undo {
-            None => conn.control("RELEASE unit"),
+            None => control(conn, "RELEASE unit"),
             // There is no savepoint to go back to if the error took the transaction with it.
-            Some(error) => conn.control("ROLLBACK TO unit; RELEASE unit").map_err(|_| error),
+            Some(error) => control(conn, "ROLLBACK TO unit; RELEASE unit").map_err(|_| error),
         }
     }
 
@@ -101,7 +102,7 @@ where
 }
 
 fn commit_together(conn: &mut Conn, revisions: &Revisions, units: Vec<Box<dyn Unit>>) {
-    if let Err(error) = conn.control("BEGIN IMMEDIATE") {
+    if let Err(error) = control(conn, "BEGIN IMMEDIATE") {
         return answer_all(units, &Err(error));
     }
     let mut done: Vec<Box<dyn Unit>> = Vec::with_capacity(units.len());
@@ -110,16 +111,16 @@ fn commit_together(conn: &mut Conn, revisions: &Revisions, units: Vec<Box<dyn Un
         let alive = unit.run(conn);
         done.push(unit);
         if alive.is_err() {
-            let _ = conn.control("ROLLBACK"); // fails where SQLite has done so already
+            let _ = control(conn, "ROLLBACK"); // fails where SQLite has done so already
             answer_all(done, &alive);
             return commit_together(conn, revisions, units.collect());
         }
     }
     let scopes: Vec<Scope> = done.iter().map(|unit| unit.scope()).collect();
     revisions.turn(&scopes);
-    let committed = conn.control("COMMIT");
+    let committed = control(conn, "COMMIT");
     if committed.is_err() {
-        let _ = conn.control("ROLLBACK");
+        let _ = control(conn, "ROLLBACK");
     }
     revisions.turn(&scopes);
     answer_all(done, &committed);

@@ -1,0 +1,23 @@
+ALTER TABLE workspaces DROP COLUMN origin;
+ALTER TABLE deliveries RENAME COLUMN change TO position;
+ALTER TABLE jobs RENAME COLUMN latest_change TO changed_position;
+DROP INDEX changes_job;
+DROP INDEX changes_pipeline;
+DROP INDEX changes_workspace;
+DROP INDEX changes_position;
+ALTER TABLE changes DROP COLUMN position;
+ALTER TABLE changes RENAME COLUMN arrival TO position;
+CREATE INDEX changes_job ON changes (job);
+CREATE INDEX changes_pipeline ON changes (pipeline);
+CREATE INDEX changes_workspace ON changes (workspace);
+DROP INDEX jobs_owner;
+DROP INDEX jobs_running;
+DROP INDEX jobs_ready;
+DROP INDEX jobs_ready_to_run;
+DROP INDEX jobs_ready_for_repository;
+CREATE INDEX jobs_queue ON jobs (created, id)
+  WHERE status = 'QUEUED' AND type IN ('WORKSPACE_INIT', 'PIPELINE_CONFIG', 'PIPELINE_VERIFY', 'PIPELINE_RUN');
+CREATE INDEX jobs_backoff ON jobs (not_before) WHERE not_before IS NOT NULL;
+ALTER TABLE jobs DROP COLUMN ready;
+DROP TABLE queues;
+DROP TABLE nodes;

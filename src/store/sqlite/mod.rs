@@ -1,0 +1,76 @@
+//! The embedded database: one connection that writes, several that read, and a clock.
+
+mod clock;
+mod disk;
+mod open;
+mod readers;
+mod writer;
+
+use std::path::Path;
+
+use futures_util::future::BoxFuture;
+
+use super::conn::Conn;
+use super::revision::{Revision, Revisions, Scope};
+use crate::error::Error;
+use crate::metrics::{DatabaseUsage, Metrics};
+use crate::model::Timestamp;
+
+pub(super) use clock::Clock;
+pub use open::Synchronous;
+
+/// An open database. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    writer: writer::Writer,
+    readers: readers::Readers,
+    clock: Clock,
+    revisions: Revisions,
+}
+
+impl Sqlite {
+    /// Opens the database at `path`, creating it if need be, and brings its schema up to date.
+    pub(super) fn open(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
+        let clock = Clock::default();
+        let writer = open::writer(path, synchronous, clock.clone(), metrics.clone())?;
+        let readers = readers::Readers::new(path.to_owned(), clock.clone(), metrics);
+        let revisions = Revisions::default();
+        let writer = writer::Writer::start(writer, revisions.clone())?;
+        Ok(Self { writer, readers, clock, revisions })
+    }
+
+    /// Runs `work` on a snapshot.
+    pub(super) async fn read<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.readers.run(work).await
+    }
+
+    /// Runs `work`, and answers when it is committed.
+    pub(super) async fn write<R, W>(&self, scope: Scope, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.writer.run(scope, work).await
+    }
+
+    /// How often what is stored has changed.
+    pub(super) fn revision(&self) -> Revision {
+        self.revisions.now()
+    }
+
+    /// Sees to it that the clock goes on from this moment, if it is later than what it shows.
+    pub(super) fn pass(&self, moment: Timestamp) {
+        self.clock.pass(moment);
+    }
+
+    /// What the database takes of its disk.
+    pub(super) async fn usage(&self) -> Result<DatabaseUsage, Error> {
+        let path = self.readers.path();
+        let looked = tokio::task::spawn_blocking(move || disk::usage(&path)).await.map_err(Error::internal)?;
+        looked.map_err(Error::unavailable)
+    }
+}
