@@ -1,10 +1,12 @@
 //! A server to test: the real program, on a directory of its own.
 //!
 //! What is asked of it through the API is in `requests`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
-//! `waiting`.
+//! `waiting`. A PostgreSQL for it is in `postgres`, and connections that break in `proxy`.
 
 mod exposition;
 pub mod installation;
+pub mod postgres;
+pub mod proxy;
 mod requests;
 mod waiting;
 mod wire;
