@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-mod support;
+pub(crate) mod support;
 
 mod access;
 mod activity;
@@ -14,7 +14,7 @@ mod compression;
 mod crash;
 mod disk_full;
 mod failure;
-mod history;
+pub(crate) mod history;
 mod http;
 mod jobs;
 mod limits;
@@ -27,7 +27,7 @@ mod metrics;
 mod nested;
 mod pages;
 mod persisted;
-mod pipeline_config;
+pub(crate) mod pipeline_config;
 mod pipelines;
 mod queue;
 mod rescue;

@@ -23,6 +23,7 @@ use jobstream::client::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tempfile::TempDir;
 
+pub use postgres::{Cluster, Database};
 pub use requests::Refusal;
 pub use waiting::{
     PATIENCE, eventually, is_alive, lines_of, pids_of, signal, skip, system_lines, text, wait_for, within,
@@ -37,6 +38,8 @@ pub struct TestServer {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     directory: Arc<TempDir>,
+    /// Where it stores, if that is not its directory.
+    database: Option<Arc<Database>>,
     log: Arc<Mutex<String>>,
     http: reqwest::Client,
 }
@@ -83,7 +86,7 @@ impl TestServer {
         }
         let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Self::on(directory, Vec::new(), arguments, environment)
+        Self::on(directory, database(), Vec::new(), arguments, environment)
     }
 
     /// A server that listens at this address, whose port is 0.
@@ -91,7 +94,22 @@ impl TestServer {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         let arguments = ["--listen", address].iter().chain(arguments).map(ToString::to_string).collect();
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Self::on(directory, Vec::new(), arguments, environment)
+        Self::on(directory, database(), Vec::new(), arguments, environment)
+    }
+
+    /// Another server on this database, with a directory of its own and these options. Both have to be on PostgreSQL.
+    pub fn beside(&self, arguments: &[&str]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        let database = self.database.clone().expect("a database that can be shared");
+        Self::on(directory, Some(database), Vec::new(), arguments, Vec::new())
+    }
+
+    /// A server on this database, with these options.
+    pub fn on_database(database: Arc<Database>, arguments: &[&str]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        Self::on(directory, Some(database), Vec::new(), arguments, Vec::new())
     }
 
     /// A server with these options that a wrapper starts: a command whose last arguments are the server's command line. The
@@ -100,11 +118,12 @@ impl TestServer {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         let wrapper = wrapper(&directory.path().join("data"));
         let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
-        Self::on(directory, wrapper, arguments, Vec::new())
+        Self::on(directory, database(), wrapper, arguments, Vec::new())
     }
 
     fn on(
         directory: Arc<TempDir>,
+        database: Option<Arc<Database>>,
         wrapper: Vec<String>,
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
@@ -119,6 +138,11 @@ impl TestServer {
                 command
             }
         };
+        if let Some(database) = &database
+            && !arguments.iter().any(|it| it == "--database-url")
+        {
+            command.args(["--database-url", &database.url()]);
+        }
         command.args(&arguments).envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut stderr = BufReader::new(process.stderr.take().expect("its standard error"));
@@ -142,7 +166,7 @@ impl TestServer {
             }
         });
         let http = http_client(token_of(&environment));
-        Self { process, address, wrapper, arguments, environment, directory, log, http }
+        Self { process, address, wrapper, arguments, environment, directory, database, log, http }
     }
 
     /// The command that starts a server on this directory.
@@ -206,7 +230,9 @@ impl TestServer {
 
     /// Starts another server on the directory of this one, which has ended.
     pub fn restart(self) -> Self {
-        Self::on(Arc::clone(&self.directory), self.wrapper.clone(), self.arguments.clone(), self.environment.clone())
+        let database = self.database.clone();
+        let (wrapper, arguments, environment) = (self.wrapper.clone(), self.arguments.clone(), self.environment.clone());
+        Self::on(Arc::clone(&self.directory), database, wrapper, arguments, environment)
     }
 
     /// Sends the server SIGTERM.
@@ -252,6 +278,9 @@ impl TestServer {
             #[diesel(sql_type = diesel::sql_types::BigInt)]
             count: i64,
         }
+        if let Some(database) = &self.database {
+            return database.count(what);
+        }
         let path = self.data_directory().join("jobstream.db");
         let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
         let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {what}"));
@@ -280,6 +309,23 @@ impl Drop for TestServer {
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }
+    }
+}
+
+/// Whether this is the suite on PostgreSQL.
+pub fn on_postgres() -> bool {
+    env!("CARGO_CRATE_NAME") == "it_postgres"
+}
+
+/// A new database for a server, where it does not keep one in its directory.
+fn database() -> Option<Arc<Database>> {
+    if !on_postgres() {
+        return None;
+    }
+    match Cluster::shared() {
+        Some(cluster) => Some(Arc::new(cluster.database())),
+        // It was said why. What was not run must not look as if it had passed.
+        None => std::process::exit(0),
     }
 }
 

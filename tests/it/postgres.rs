@@ -1,0 +1,7 @@
+//! The same tests, on PostgreSQL: each server has a database of its own in a throwaway cluster, or in the one that
+//! `JOBSTREAM_TEST_DATABASE_URL` names.
+
+#[path = "main.rs"]
+mod suite;
+
+use suite::{history, pipeline_config, support};
