@@ -64,3 +64,13 @@ async fn of_a_plugin_it_is_its_exception() {
     let log = server.log_text(&job).await;
     assert!(log.contains("the password is ***") && !log.contains("hunter2"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_meltano_itself_it_is_the_whole_of_what_it_says() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let pipeline = server.pipeline_with(json!({ "workspaceId": workspace, "name": "P", "actions": ["tap-x"] })).await;
+    let job = server.run(&pipeline).await;
+    let whole = "BlockSetValidationError: block violates set requirements: Loader missing in block set!";
+    assert_eq!(failure(&server, &job).await["summary"], whole);
+}

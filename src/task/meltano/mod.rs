@@ -164,10 +164,9 @@ impl Runs<'_> {
         self.run(Access::Settings, &[&["run", "--dry-run"], blocks].concat())
     }
 
-    /// Becomes Meltano, running these blocks. Only an error comes back. No other run of the pipeline is active, whatever Meltano has written down of
-    /// one that was killed: so it is forced.
+    /// Becomes Meltano, running these blocks. Only an error comes back.
     pub(super) fn become_run(&self, blocks: &[&str]) -> io::Error {
-        self.command(Access::Settings, &[&["run", "--force"], blocks].concat()).exec()
+        self.command(Access::Settings, &[&["run"], blocks].concat()).exec()
     }
 
     /// Becomes a Bash script that finds Meltano on its PATH. Only an error comes back.
@@ -206,6 +205,10 @@ impl Runs<'_> {
         set("MELTANO_AUTO_INSTALL", "false".into());
         set("MELTANO_DISABLE_TRACKING", "true".into());
         set("NO_COLOR", "1".into());
+        // No other run of the pipeline is active, whatever Meltano has written down of one that was killed. Scripts run it too.
+        set("MELTANO_RUN_FORCE", "true".into());
+        // Nobody's window is as narrow as the one that it would break its messages for.
+        set("COLUMNS", "1000".into());
         set("UV_CACHE_DIR", self.meltano.home.join("cache").into());
         // Meltano writes there; a server's home may be nobody's to write to.
         set("XDG_CONFIG_HOME", self.meltano.home.join("config").into());
