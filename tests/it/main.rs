@@ -29,6 +29,7 @@ mod pages;
 mod persisted;
 pub(crate) mod pipeline_config;
 mod pipelines;
+mod plugins;
 mod queue;
 mod rescue;
 mod schedules;

@@ -10,16 +10,16 @@ use crate::pipeline_config::git;
 use crate::support::{TestServer, eventually, is_alive, pids_of, skip, text};
 
 /// A pipeline of the plugins of the tests, with these properties.
-fn numbers(workspace: &str, name: &str, properties: Value) -> Value {
+pub fn numbers(workspace: &str, name: &str, properties: Value) -> Value {
     json!({ "workspaceId": workspace, "name": name, "dataComponents": ["tap-x", "target-y"], "properties": properties })
 }
 
-fn property(name: &str, value: &str) -> Value {
+pub fn property(name: &str, value: &str) -> Value {
     json!({ "name": name, "value": value })
 }
 
 /// Runs a pipeline to its end, and answers the job and its log.
-async fn run(server: &TestServer, pipeline: &str) -> (Value, String) {
+pub async fn run(server: &TestServer, pipeline: &str) -> (Value, String) {
     let job = server.run(pipeline).await;
     (server.final_job(&job).await, server.log_text(&job).await)
 }

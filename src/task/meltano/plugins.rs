@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::installation::on_path;
+use super::project::{Content, holds};
 use super::{Access, Plugin, Runs};
 use crate::task::{Failure, say, write_whole};
 
@@ -16,9 +17,16 @@ pub(super) struct Definition<'a> {
     /// In the singular, as commands have it; in the plural, as directories do.
     pub(super) kind: &'static str,
     directory: &'static str,
+    pub(super) json: &'a Value,
+}
+
+/// A plugin as the project has it: what is installed, and what is run.
+struct Entry<'a> {
+    name: &'a str,
+    directory: &'static str,
     executable: &'a str,
     is_installed: bool,
-    pub(super) json: &'a Value,
+    json: &'a Value,
 }
 
 const KINDS: [(&str, &str); 6] = [
@@ -41,8 +49,7 @@ impl Plugin {
         let type_ = text("plugin_type").unwrap_or_default();
         let kind = KINDS.into_iter().find(|(one, many)| type_ == *one || type_ == *many);
         let (kind, directory) = kind.ok_or_else(missing)?;
-        let executable = text("executable").unwrap_or(name);
-        Ok(Definition { name, kind, directory, executable, is_installed: text("pip_url").is_some(), json })
+        Ok(Definition { name, kind, directory, json })
     }
 
     /// Whether it reads from a source.
@@ -57,45 +64,42 @@ impl Plugin {
 }
 
 impl Runs<'_> {
-    /// Sees to it that the plugins are installed. That is quick where they are.
+    /// Sees to it that the plugins are installed, as the project has them. That is quick where they are.
     pub(in crate::task) fn install(&self, plugins: &[Plugin]) -> Result<(), Failure> {
-        let mut definitions = Vec::new();
-        for plugin in plugins {
-            definitions.push(plugin.definition()?);
-        }
+        let project = Content::of(&self.root)?;
+        let entries = plugins.iter().map(|plugin| entry(&project, plugin)).collect::<Result<Vec<_>, _>>()?;
         fs::create_dir_all(&self.system)?;
         // A run and a verification may both find that something is missing.
         let lock = self.lock_file("installing")?;
         lock.lock()?;
-        // What was installed, by definitions: another version is another one.
+        // What was installed: another version is another entry.
         let stamp = self.system.join("installed.json");
-        let wanted = serde_json::to_string(&definitions.iter().map(|it| it.json).collect::<Vec<_>>())?;
-        let missing = |definition: &&Definition<'_>| !self.is_there(definition);
+        let wanted = serde_json::to_string(&entries.iter().map(|it| it.json).collect::<Vec<_>>())?;
+        let missing = |entry: &&Entry<'_>| !self.is_there(entry);
         let stands = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
-        if stands && definitions.iter().all(|it| !missing(&it)) {
+        if stands && entries.iter().all(|it| !missing(&it)) {
             return Ok(());
         }
         let names: Vec<&str> = plugins
             .iter()
-            .zip(&definitions)
-            .filter(|(_, it)| it.is_installed)
-            .map(|(it, _)| it.name.as_str())
+            .zip(&entries)
+            .filter(|(_, entry)| entry.is_installed)
+            .map(|(plugin, _)| plugin.name.as_str())
             .collect();
         if !names.is_empty() {
             say(format_args!("Installing {}.", names.join(", ")));
             self.run(Access::Network, &[&["install"], &names[..]].concat())?;
         }
         // Meltano exits with 0 also where it has installed nothing.
-        if let Some(definition) = definitions.iter().find(missing) {
-            let Definition { name, executable, .. } = definition;
+        if let Some(Entry { name, executable, .. }) = entries.iter().find(missing) {
             return Err(Failure::Said(format!("The program of {name}, {executable}, is not there.")));
         }
         Ok(write_whole(&stamp, &wanted)?)
     }
 
-    fn is_there(&self, definition: &Definition<'_>) -> bool {
-        let Definition { name, directory, executable, .. } = definition;
-        if definition.is_installed {
+    fn is_there(&self, entry: &Entry<'_>) -> bool {
+        let Entry { name, directory, executable, .. } = entry;
+        if entry.is_installed {
             return self.system.join(directory).join(name).join("venv/bin").join(executable).exists();
         }
         // A path is one in the project, which jobs find in the directory that they run in.
@@ -124,6 +128,23 @@ impl Runs<'_> {
         }
         Ok(())
     }
+}
+
+/// A plugin as the project has it. Its definition may have changed since the pipeline was configured, and then is not what is run.
+fn entry<'a>(project: &'a Content, plugin: &'a Plugin) -> Result<Entry<'a>, Failure> {
+    let definition = plugin.definition()?;
+    let Definition { name, directory, .. } = definition;
+    let json = project
+        .plugin(name)
+        .ok_or_else(|| Failure::Said(format!("The workspace's Meltano project has no plugin {name:?} any more.")))?;
+    if !holds(json, definition.json) {
+        say(format_args!(
+            "The definition of {name} has changed since the pipeline was configured; it is run as it was then."
+        ));
+    }
+    let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let executable = text("executable").unwrap_or(name);
+    Ok(Entry { name, directory, executable, is_installed: text("pip_url").is_some(), json })
 }
 
 /// Removes the configurations that plugins were run with, which stand in a directory each.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::plugins::Definition;
 use super::{Access, Meltano, OWN, Plugin, Program, Runs};
 use crate::task::git::Repository;
 use crate::task::{Failure, say, write_in_place};
@@ -92,10 +93,9 @@ impl Project {
         let definition = plugin.definition()?;
         let base = definition.name;
         let content = self.read()?;
-        let there = content.plugin(base);
-        if there.is_none_or(|it| !holds(it, definition.json)) {
-            if there.is_some() {
-                runs.quietly(&["remove", "--plugin-type", definition.kind, base])?;
+        if content.plugin(base).is_none_or(|it| !holds(it, definition.json)) {
+            if let Some(type_) = content.type_of(base) {
+                runs.quietly(&["remove", "--plugin-type", type_, base])?;
                 say(format_args!("Removed {base}: its definition is another now."));
             }
             let file = self.root.with_extension("definition.yml");
@@ -106,8 +106,21 @@ impl Project {
             runs.quietly(&["add", "--plugin-type", definition.kind, "--from-ref", path, "--no-install", base])?;
             say(format_args!("Added {} {base}.", definition.kind));
         }
-        if plugin.name != base && self.read()?.plugin(&plugin.name).is_none() {
-            let name = &plugin.name;
+        if plugin.name != base {
+            self.add_instance(runs, &plugin.name, &definition)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an instance of a plugin that is there. One of another plugin, which had the name before it, goes.
+    fn add_instance(&self, runs: &Runs<'_>, name: &str, definition: &Definition<'_>) -> Result<(), Failure> {
+        let base = definition.name;
+        let content = self.read()?;
+        if content.plugin(name).is_none_or(|it| it["inherit_from"] != base) {
+            if let Some(type_) = content.type_of(name) {
+                runs.quietly(&["remove", "--plugin-type", type_, name])?;
+                say(format_args!("Removed {name}: it is an instance of another plugin now."));
+            }
             runs.quietly(&["add", "--plugin-type", definition.kind, "--inherit-from", base, "--no-install", name])?;
             say(format_args!("Added {} {name}, an instance of {base}.", definition.kind));
         }
@@ -143,19 +156,34 @@ impl Project {
     }
 
     fn read(&self) -> Result<Content, Failure> {
-        let text = fs::read_to_string(self.root.join(PROJECT_FILE))?;
-        let read = crate::yaml::read(&text);
-        Ok(Content(read.map_err(|error| Failure::Said(format!("{PROJECT_FILE} cannot be read: {error}")))?))
+        Content::of(&self.root)
     }
 }
 
 /// What meltano.yml says.
-struct Content(Value);
+pub(super) struct Content(Value);
 
 impl Content {
-    fn plugin(&self, name: &str) -> Option<&Value> {
-        let types = self.0.get("plugins")?.as_object()?;
-        types.values().filter_map(Value::as_array).flatten().find(|plugin| plugin["name"] == name)
+    /// Of the project in this directory.
+    pub(super) fn of(root: &Path) -> Result<Self, Failure> {
+        let unreadable = |error: String| Failure::Said(format!("{PROJECT_FILE} cannot be read: {error}"));
+        let text = fs::read_to_string(root.join(PROJECT_FILE)).map_err(|error| unreadable(error.to_string()))?;
+        Ok(Self(crate::yaml::read(&text).map_err(unreadable)?))
+    }
+
+    /// The entry of a plugin, or of an instance of one.
+    pub(super) fn plugin(&self, name: &str) -> Option<&Value> {
+        self.plugins().find(|(_, plugin)| plugin["name"] == name).map(|(_, plugin)| plugin)
+    }
+
+    /// The type of a plugin that is there: in the plural, which Meltano's commands take too.
+    fn type_of(&self, name: &str) -> Option<&str> {
+        self.plugins().find(|(_, plugin)| plugin["name"] == name).map(|(type_, _)| type_)
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let types = self.0.get("plugins").and_then(Value::as_object).into_iter().flatten();
+        types.flat_map(|(type_, plugins)| plugins.as_array().into_iter().flatten().map(move |it| (type_.as_str(), it)))
     }
 
     fn has_environment(&self, name: &str) -> bool {
@@ -164,10 +192,12 @@ impl Content {
     }
 }
 
-/// Whether an entry of meltano.yml says all that a definition does.
-fn holds(entry: &Value, definition: &Value) -> bool {
-    let definition = definition.as_object().into_iter().flatten();
-    definition.filter(|(key, _)| *key != "plugin_type").all(|(key, value)| entry.get(key) == Some(value))
+/// Whether an entry of meltano.yml says all that a definition does, and of what is installed and run nothing else.
+pub(super) fn holds(entry: &Value, definition: &Value) -> bool {
+    let keys = definition.as_object().into_iter().flat_map(|it| it.keys().map(String::as_str));
+    // What is null, Meltano leaves out.
+    let same = |key: &str| entry.get(key).unwrap_or(&Value::Null) == definition.get(key).unwrap_or(&Value::Null);
+    keys.chain(["pip_url", "executable"]).filter(|key| *key != "plugin_type").all(same)
 }
 
 impl Runs<'_> {
