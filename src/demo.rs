@@ -75,15 +75,15 @@ async fn show(mut client: Client, options: &Options) -> Result<(), Failure> {
         let definition = json!({ "script": script, "properties": file });
         to_run.push((name, configure(&mut client, &mut screen, &workspace, name, definition).await?));
     }
-    if options.meltano.found_in(options.data_dir.join("meltano")).can_be_had() {
+    if let Some(why) = options.meltano.found_in(options.data_dir.join("meltano")).missing() {
+        say(format_args!("{why} Only the pipelines run that are scripts."));
+    } else {
         configure_source(&mut client, &workspace, &weather).await?;
         let definition = json!({ "dataComponents": [SOURCE, "target-jsonl"] });
         to_run.push((LOAD, configure(&mut client, &mut screen, &workspace, LOAD, definition).await?));
         let loaded = json!([{ "name": "weather.jsonl", "value": "output/weather.jsonl" }]);
         let definition = json!({ "script": WETTEST_DAYS, "properties": loaded, "triggeredBy": [LOAD] });
         configure(&mut client, &mut screen, &workspace, AFTER_LOAD, definition).await?;
-    } else {
-        say("Python 3 was not found, so Meltano cannot be installed: only the pipelines run that are scripts.");
     }
     for (name, pipeline) in to_run {
         let job = run_pipeline(&mut client, &pipeline).await?;

@@ -18,6 +18,8 @@ const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// What a program that needs Python says to install.
 const INSTALL_PYTHON: &str = "Install Python 3.10 or later with venv (Debian: apt-get install python3 python3-venv), or name a Meltano with --meltano.";
 
+const SWITCHED_OFF: &str = "Meltano is needed, and switched off with --meltano none.";
+
 /// A Meltano that can be run.
 #[derive(Debug)]
 pub(in crate::task) struct Program(PathBuf);
@@ -47,20 +49,20 @@ impl Program {
 }
 
 impl Meltano {
-    /// Whether there seems to be a Meltano, or what one is installed with.
-    pub fn can_be_had(&self) -> bool {
+    /// Why no Meltano can be had, as far as that can be told without installing one.
+    pub fn missing(&self) -> Option<String> {
         match self.command.as_deref() {
-            Some(command) => command != "none",
-            None => self.home.join("current").exists() || ["meltano", "python3"].iter().any(|it| on_path(it).is_some()),
+            Some("none") => Some(SWITCHED_OFF.to_owned()),
+            Some(_) => None,
+            None if self.installed().exists() || on_path("meltano").is_some() => None,
+            None => python().err(),
         }
     }
 
     /// Finds Meltano, or installs it.
     pub(in crate::task) fn find(&self) -> Result<Program, Missing> {
         match self.command.as_deref() {
-            Some("none") => {
-                Err(Missing::Unavailable("Meltano is needed, and switched off with --meltano none.".to_owned()))
-            }
+            Some("none") => Err(Missing::Unavailable(SWITCHED_OFF.to_owned())),
             Some(command) => named(command),
             None => match on_path("meltano") {
                 Some(program) => Ok(Program(program)),
@@ -71,20 +73,20 @@ impl Meltano {
 
     /// The server's own.
     fn own(&self) -> Result<Program, Missing> {
-        let program = self.home.join("current/bin/meltano");
+        let program = self.installed();
         if program.exists() {
             return Ok(Program(program));
         }
-        let Some(python) = on_path("python3") else {
-            return Err(Missing::Unavailable(format!(
-                "Meltano is needed, and Python 3 was not found on the PATH. {INSTALL_PYTHON}"
-            )));
-        };
+        let python = python().map_err(Missing::Unavailable)?;
         let _lock = self.lock().map_err(|error| Missing::Broken(error.into()))?;
         if !program.exists() {
             self.install(&python)?;
         }
         Ok(Program(program))
+    }
+
+    fn installed(&self) -> PathBuf {
+        self.home.join("current/bin/meltano")
     }
 
     /// One process at a time installs.
@@ -101,13 +103,6 @@ impl Meltano {
 
     fn install(&self, python: &Path) -> Result<(), Missing> {
         self.remove_leftovers().map_err(|error| Missing::Broken(error.into()))?;
-        let check = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
-        if !quietly(Command::new(python).args(["-c", check])) {
-            return Err(Missing::Unavailable(format!(
-                "Meltano is needed, and {} is older than 3.10 or has no venv. {INSTALL_PYTHON}",
-                python.display()
-            )));
-        }
         say("Installing Meltano for the server: once, which takes some seconds to a minute.");
         let environment = self.home.join(format!("env-{}", uuid::Uuid::new_v4()));
         let installed =
@@ -182,6 +177,19 @@ fn publish(environment: &Path, link: &Path) -> Result<(), Failure> {
     let _ = fs::remove_file(&temporary); // a killed try's
     symlink(name, &temporary)?;
     Ok(fs::rename(&temporary, link)?)
+}
+
+/// The Python that Meltano can be installed with, or why there is none.
+fn python() -> Result<PathBuf, String> {
+    let Some(python) = on_path("python3") else {
+        return Err(format!("Meltano is needed, and Python 3 was not found on the PATH. {INSTALL_PYTHON}"));
+    };
+    let check = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
+    if quietly(Command::new(&python).args(["-c", check])) {
+        return Ok(python);
+    }
+    let python = python.display();
+    Err(format!("Meltano is needed, and {python} is older than 3.10 or has no venv. {INSTALL_PYTHON}"))
 }
 
 fn named(command: &str) -> Result<Program, Missing> {
