@@ -21,6 +21,7 @@ const LIST_ITEMS: usize = 200;
 const WORD_CHARS: usize = 128;
 /// What the variables of properties do not begin with.
 const OWN_PREFIXES: [&str; 4] = ["JOBSTREAM_", "MELTANO_", "PIP_", "UV_"];
+const SCHEDULE_BYTES: usize = 256;
 const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
 const MAX_RETRIES: i32 = 100;
 
@@ -178,6 +179,9 @@ impl Problems {
     }
 
     fn schedule(&mut self, schedule: &str) {
+        if schedule.len() > SCHEDULE_BYTES {
+            return self.add("schedule", format!("A schedule has at most {SCHEDULE_BYTES} bytes."));
+        }
         match Schedule::parse(schedule, Tz::UTC) {
             Err(error) => {
                 let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";

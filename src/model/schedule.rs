@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
-use croner::parser::{CronParser, Seconds};
+use croner::parser::{CronParser, Seconds, Year};
 
 use super::Timestamp;
 
@@ -17,7 +17,7 @@ pub struct Schedule {
 impl Schedule {
     /// Reads an expression, or says what is wrong with it.
     pub fn parse(expression: &str, zone: Tz) -> Result<Self, String> {
-        let cron = CronParser::builder().seconds(Seconds::Required).build().parse(expression);
+        let cron = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build().parse(expression);
         Ok(Self { cron: cron.map_err(|error| error.to_string())?, zone })
     }
 
@@ -71,6 +71,44 @@ mod tests {
         assert_eq!(
             ticks("0 30 2 * * *", Tz::Europe__Berlin, "2026-10-24T12:00:00Z", 2),
             ["2026-10-25T00:30:00.000000Z", "2026-10-26T01:30:00.000000Z"]
+        );
+    }
+
+    #[test]
+    fn of_several_times_of_day_none_is_made_up_for_and_each_ticks_as_often_as_it_comes() {
+        assert_eq!(
+            ticks("0 0,30 2 * * *", Tz::Europe__Berlin, "2026-03-28T12:00:00Z", 1),
+            ["2026-03-30T00:00:00.000000Z"]
+        );
+        assert_eq!(
+            ticks("0 0 1-3 * * *", Tz::Europe__Berlin, "2026-10-24T22:30:00Z", 5),
+            [
+                "2026-10-24T23:00:00.000000Z",
+                "2026-10-25T00:00:00.000000Z",
+                "2026-10-25T01:00:00.000000Z",
+                "2026-10-25T02:00:00.000000Z",
+                "2026-10-26T00:00:00.000000Z",
+            ]
+        );
+        // On Lord Howe Island it is half an hour that comes twice.
+        assert_eq!(
+            ticks("0 */30 * * * *", Tz::Australia__Lord_Howe, "2026-04-04T14:45:00Z", 3),
+            ["2026-04-04T15:00:00.000000Z", "2026-04-04T15:30:00.000000Z", "2026-04-04T16:00:00.000000Z"]
+        );
+    }
+
+    #[test]
+    fn an_expression_has_six_fields() {
+        for expression in ["* * * * *", "0 0 0 1 1 * 2030", "60 * * * * *", "often", ""] {
+            assert!(Schedule::parse(expression, Tz::UTC).is_err(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn a_day_that_seldom_comes_has_ticks() {
+        assert_eq!(
+            ticks("0 0 0 29 2 *", Tz::UTC, "2096-03-01T00:00:00Z", 2),
+            ["2104-02-29T00:00:00.000000Z", "2108-02-29T00:00:00.000000Z"]
         );
     }
 

@@ -85,8 +85,11 @@ async fn the_next_runs_are_told_and_never_out_of_date() {
         let query = format!("query($id: ID!) {{ pipeline(id: $id) {{ nextRuns(first: {first}) }} }}");
         assert_eq!(server.code(&query, json!({ "id": pipeline })).await, code);
     }
-    let never = json!({ "workspaceId": workspace, "name": "Never", "script": "true", "schedule": "0 0 0 30 2 *" });
-    assert_eq!(server.refused("createPipeline", never).await.paths(), ["input.schedule"]);
+    let long = format!("{} * * * * *", ["0"; 200].join(","));
+    for never in ["0 0 0 30 2 *", "0 0 0 1 1 * 2099", &long] {
+        let never = json!({ "workspaceId": workspace, "name": "Never", "script": "true", "schedule": never });
+        assert_eq!(server.refused("createPipeline", never).await.paths(), ["input.schedule"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
