@@ -197,11 +197,11 @@ pub(super) struct UpdateWebhookInput {
     /// The only pipeline that it is to be told of. Null: all.
     pub(super) pipeline_id: MaybeUndefined<ID>,
     /// Where deliveries are posted, those too that have not arrived yet.
-    pub(super) url: Option<String>,
-    /// What deliveries are signed with from now on.
-    pub(super) secret: Option<String>,
-    /// Which activity it is to be told of.
-    pub(super) level: Option<ActivityLevel>,
+    pub(super) url: MaybeUndefined<String>,
+    /// What deliveries are signed with from now on. Null: the server makes a new one.
+    pub(super) secret: MaybeUndefined<String>,
+    /// Which activity it is to be told of. Null: all.
+    pub(super) level: MaybeUndefined<ActivityLevel>,
 }
 
 /// A webhook to be deleted.
@@ -260,7 +260,7 @@ fn name(field: MaybeUndefined<String>) -> Option<String> {
     or_default(field)
 }
 
-fn nullable<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {
+pub(super) fn nullable<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {
     match field {
         MaybeUndefined::Undefined => None,
         MaybeUndefined::Null => Some(None),
@@ -268,6 +268,6 @@ fn nullable<T>(field: MaybeUndefined<T>) -> Option<Option<T>> {
     }
 }
 
-fn or_default<T: Default>(field: MaybeUndefined<T>) -> Option<T> {
+pub(super) fn or_default<T: Default>(field: MaybeUndefined<T>) -> Option<T> {
     nullable(field).map(Option::unwrap_or_default)
 }

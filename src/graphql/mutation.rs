@@ -7,7 +7,7 @@ use super::input::{
     CreateDataComponentInput, CreateInvitationInput, CreateJobInput, CreatePipelineInput, CreateWebhookInput,
     CreateWorkspaceInput, DeleteDataComponentInput, DeleteJobInput, DeletePipelineInput, DeleteWebhookInput,
     DeleteWorkspaceInput, StopJobInput, UpdateDataComponentInput, UpdatePipelineInput, UpdateWebhookInput,
-    UpdateWorkspaceInput, VerifyPipelineInput,
+    UpdateWorkspaceInput, VerifyPipelineInput, nullable, or_default,
 };
 use super::invitation::Invitation;
 use super::job::Job;
@@ -17,7 +17,7 @@ use super::webhook::Webhook;
 use super::workspace::Workspace;
 use crate::error::{Error, both};
 use crate::jobs::{Jobs, NewPipeline, NewWebhook, WebhookChanges, check_email, check_workspace_name};
-use crate::model::WebhookSecret;
+use crate::model::{ActivityLevel, WebhookSecret};
 
 pub(super) struct Mutation;
 
@@ -131,7 +131,7 @@ impl Mutation {
         Ok(UpdateDataComponentPayload { data_component: DataComponent(component) })
     }
 
-    /// Deletes a data component. CONFLICT if a pipeline names it.
+    /// Deletes a data component. CONFLICT if a pipeline names it, or did when a run was queued that has not ended.
     async fn delete_data_component(
         &self,
         ctx: &Context<'_>,
@@ -151,11 +151,8 @@ impl Mutation {
         let mut ids = Ids::default();
         let workspace = ids.read("input.workspaceId", &input.workspace_id);
         let pipeline = ids.read_optional("input.pipelineId", input.pipeline_id.as_ref());
-        let given = input.secret.is_some();
-        let secret = input.secret.map_or_else(|| Ok(WebhookSecret::generate()), webhook_secret);
-        let ((), secret) = both(ids.finish(), secret)?;
+        let ((), (secret, shown)) = both(ids.finish(), webhook_secret(input.secret))?;
         let workspace = workspace.ok_or_else(|| Error::internal("an id without a problem was not read"))?;
-        let shown = (!given).then(|| secret.as_str().to_owned());
         let new = NewWebhook { workspace, pipeline, url: input.url, level: input.level, secret };
         let webhook = ctx.data_unchecked::<Jobs>().create_webhook(new).await?;
         Ok(CreateWebhookPayload { webhook: Webhook(webhook), secret: shown })
@@ -172,11 +169,13 @@ impl Mutation {
             MaybeUndefined::Null => Ok(Some(None)),
             MaybeUndefined::Value(pipeline) => id("input.pipelineId", pipeline).map(|pipeline| Some(Some(pipeline))),
         };
-        let secret = input.secret.map(webhook_secret).transpose();
+        let secret = nullable(input.secret).map(webhook_secret).transpose();
         let (webhook, (pipeline, secret)) = both(id("input.id", &input.id), both(pipeline, secret))?;
-        let changes = WebhookChanges { pipeline, url: input.url, level: input.level, secret };
+        let (secret, shown) = secret.map_or((None, None), |(secret, shown)| (Some(secret), shown));
+        let level = nullable(input.level).map(|level| level.unwrap_or(ActivityLevel::All));
+        let changes = WebhookChanges { pipeline, url: or_default(input.url), level, secret };
         let webhook = ctx.data_unchecked::<Jobs>().update_webhook(webhook, changes).await?;
-        Ok(UpdateWebhookPayload { webhook: Webhook(webhook) })
+        Ok(UpdateWebhookPayload { webhook: Webhook(webhook), secret: shown })
     }
 
     /// Deletes a webhook. What it has not been told yet it is not told any more.
@@ -303,8 +302,15 @@ struct DeleteDataComponentPayload {
     deleted_data_component_id: ID,
 }
 
-fn webhook_secret(text: String) -> Result<WebhookSecret, Error> {
-    WebhookSecret::parse(text).map_err(|fault| Error::bad_input("input.secret", fault))
+/// The secret that a user gives, or else a new one, which is shown to that user.
+fn webhook_secret(given: Option<String>) -> Result<(WebhookSecret, Option<String>), Error> {
+    let Some(text) = given else {
+        let secret = WebhookSecret::generate();
+        let shown = secret.as_str().to_owned();
+        return Ok((secret, Some(shown)));
+    };
+    let secret = WebhookSecret::parse(text).map_err(|fault| Error::bad_input("input.secret", fault))?;
+    Ok((secret, None))
 }
 
 /// The answer to `createWebhook`.
@@ -321,6 +327,8 @@ struct CreateWebhookPayload {
 struct UpdateWebhookPayload {
     /// The webhook as it is now.
     webhook: Webhook,
+    /// The secret, if the server has made it. It is never shown again.
+    secret: Option<String>,
 }
 
 /// The answer to `deleteWebhook`.

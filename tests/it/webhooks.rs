@@ -239,6 +239,14 @@ async fn a_webhook_is_changed_listed_and_deleted_and_its_secret_is_never_shown()
         json!({ "id": id, "url": "https://example.org/", "level": "ERRORS", "secret": "a secret of some length" });
     let updated = server.change("updateWebhook", update, "webhook { url level }").await;
     assert_eq!(updated["webhook"], json!({ "url": "https://example.org/", "level": "ERRORS" }));
+    // Null is the default: a new secret, all activity. An address has none.
+    let update = json!({ "id": id, "level": null, "secret": null });
+    let reset = server.change("updateWebhook", update, "webhook { level } secret").await;
+    assert!(reset["webhook"]["level"] == "ALL" && text(&reset["secret"]).starts_with("whsec_"), "{reset}");
+    let unchanged = server.change("updateWebhook", json!({ "id": id }), "webhook { level url } secret").await;
+    let expected = json!({ "webhook": { "level": "ALL", "url": "https://example.org/" }, "secret": null });
+    assert_eq!(unchanged, expected);
+    assert_eq!(server.refused("updateWebhook", json!({ "id": id, "url": null })).await.paths(), ["input.url"]);
     let query = "query($id: ID!) { workspace(id: $id) { webhooks { totalCount nodes { id url } } } }";
     let listed = server.data(query, json!({ "id": workspace })).await["workspace"]["webhooks"].take();
     assert_eq!(listed, json!({ "totalCount": 1, "nodes": [{ "id": id, "url": "https://example.org/" }] }));

@@ -41,6 +41,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let shared = a == 100 && (64..128).contains(&b); // carriers' own
     let protocols = (a, b, c) == (192, 0, 0) || (a == 198 && (18..20).contains(&b)); // and benchmarks
+    let relays = (a, b, c) == (192, 88, 99); // into IPv6
     !(address.is_unspecified()
         || address.is_loopback()
         || address.is_private()
@@ -50,6 +51,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_documentation()
         || shared
         || protocols
+        || relays
         || a == 0
         || a >= 240)
 }
@@ -58,9 +60,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if let Some(inner) = embedded_v4(address) {
         return is_public_v4(inner);
     }
-    let first = address.segments()[0];
-    // Only this part of the space is given out, and of it one corner is for documentation.
-    first & 0xe000 == 0x2000 && address.segments()[..2] != [0x2001, 0x0db8]
+    let [first, second, ..] = address.segments();
+    let protocols = first == 0x2001 && second < 0x0200; // tunnels to IPv4 addresses among them
+    let documentation = (first, second) == (0x2001, 0x0db8) || (first == 0x3fff && second < 0x1000);
+    // Only this part of the space is given out.
+    first & 0xe000 == 0x2000 && !protocols && !documentation
 }
 
 /// The IPv4 address that is reached through an IPv6 address: mapped, NAT64 or 6to4.
@@ -105,6 +109,14 @@ mod tests {
             "64:ff9b::7f00:1",
             "2002:7f00:1::",
             "2001:db8::1",
+            "3fff::1",
+            "2001:0:7f00:1::1",
+            "2001:20::1",
+            "192.88.99.1",
+            "64:ff9b:1::7f00:1",
+            "::127.0.0.1",
+            "fec0::1",
+            "100::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
