@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use super::{Jobs, Unit, validate};
 use crate::catalogue::{Catalogue, DataPlugin};
 use crate::error::{Error, Problem};
-use crate::model::{ComponentId, DataComponent, Definition, Property, WorkspaceId, variable};
+use crate::model::{ComponentId, DataComponent, Definition, JobId, JobType, Property, WorkspaceId, variable};
 
 /// What a pipeline means by one of the names in its definition.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl Jobs {
         .await
     }
 
-    /// Deletes a data component. [`Error::Conflict`] if a pipeline names it.
+    /// Deletes a data component. [`Error::Conflict`] if a pipeline names it, or did when a run was queued that has not ended.
     pub async fn delete_data_component(&self, id: ComponentId) -> Result<(), Error> {
         self.commit(move |unit| {
             async move {
@@ -100,6 +100,9 @@ impl Jobs {
                 let naming: Vec<String> = naming.map(|it| format!("{:?}", it.name)).collect();
                 if !naming.is_empty() {
                     return Err(Error::Conflict(format!("Pipelines name the data component: {}.", naming.join(", "))));
+                }
+                if let Some(job) = unit.job_that_names(&component).await? {
+                    return Err(Error::Conflict(format!("Job {job} has not ended, and uses the data component.")));
                 }
                 unit.conn.remove_data_component(id).await
             }
@@ -128,6 +131,18 @@ impl Unit<'_> {
             return self.conn.data_component(id).await?.ok_or_else(unknown);
         }
         Ok(component)
+    }
+
+    /// A job that has not ended, and whose definition names this data component: its pipeline's may name it no more.
+    async fn job_that_names(&mut self, component: &DataComponent) -> Result<Option<JobId>, Error> {
+        for job in self.conn.active_jobs(Some(component.workspace), None).await? {
+            let Some(definition) = job.definition.filter(|_| job.type_ != JobType::PipelineConfig) else { continue };
+            let definition = self.conn.definition(definition).await?.unwrap_or_default();
+            if names(&definition).contains(component.name.as_str()) {
+                return Ok(Some(job.id));
+            }
+        }
+        Ok(None)
     }
 
     /// Two names must not come to the same variables either.

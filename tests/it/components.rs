@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text};
+use crate::support::{TestServer, text, wait_for};
 
 const FIELDS: &str = "id name plugin { name } properties { name value sensitive } workspace { id }";
 
@@ -80,6 +80,29 @@ async fn a_component_is_created_changed_listed_and_deleted() {
     for mutation in ["updateDataComponent", "deleteDataComponent"] {
         assert_eq!(server.refused(mutation, id.clone()).await.code, "NOT_FOUND");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_stays_for_as_long_as_a_run_needs_it() {
+    let Some(server) = TestServer::with_meltano(&[]) else { return };
+    let workspace = server.workspace("W").await;
+    let properties = json!([{ "name": "key", "value": "there" }]);
+    let created =
+        server.change("createDataComponent", tap(&workspace, "source", properties), "dataComponent { id }").await;
+    let component = json!({ "id": created["dataComponent"]["id"] });
+    let go = server.scratch().join("go");
+    let script = format!("{}\n[ \"$JOBSTREAM_ATTEMPT\" = 2 ] && echo \"$SOURCE_KEY\"", wait_for(&go));
+    let input = json!({
+        "workspaceId": workspace, "name": "P", "dataComponents": ["source"], "script": script, "maxRetries": 1,
+    });
+    let pipeline = server.pipeline_with(input).await;
+    let run = server.run(&pipeline).await;
+    server.change("updatePipeline", json!({ "id": pipeline, "dataComponents": [] }), "__typename").await;
+    assert_eq!(server.refused("deleteDataComponent", component.clone()).await.code, "CONFLICT", "its try may fail");
+    std::fs::write(go, "").expect("a file");
+    assert_eq!(server.final_job(&run).await["status"], "COMPLETE", "{}", server.log_text(&run).await);
+    assert!(server.log_text(&run).await.contains("there"));
+    server.change("deleteDataComponent", component, "__typename").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
