@@ -83,6 +83,8 @@ async fn a_run_loads_what_is_new_and_says_nothing_that_is_sensitive() {
     let (done, log) = run(&server, &pipeline).await;
     assert_eq!(done["status"], "COMPLETE", "{log}");
     assert_eq!(records(&server, &workspace), [1, 2, 3, 4, 5], "the bookmark was kept");
+    let state = server.data_directory().join("meltano/state").join(&pipeline);
+    assert!(fs::read_dir(state).is_ok_and(|mut it| it.next().is_some()), "and not in what Meltano keeps for itself");
 
     let verify = server.verify(&pipeline).await;
     assert_eq!(server.final_job(&verify).await["status"], "COMPLETE", "{}", server.log_text(&verify).await);
@@ -202,7 +204,7 @@ async fn a_run_that_was_killed_with_the_server_is_run_again() {
 }
 
 /// The configurations that plugins were run with and that are still there.
-fn configurations(server: &TestServer) -> Vec<std::path::PathBuf> {
+pub fn configurations(server: &TestServer) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![server.data_directory().join("meltano/pipelines")];
     while let Some(directory) = directories.pop() {

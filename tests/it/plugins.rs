@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::meltano::{numbers, property, run};
+use crate::meltano::{configurations, numbers, property, run};
 use crate::support::{TestServer, pids_of, signal, text};
 
 /// Changes a pipeline so that it is configured again, and answers the log of that.
@@ -88,15 +88,18 @@ async fn a_run_goes_on_at_once_where_meltano_was_killed_by_a_script_too() {
     for (name, script) in [("Actions", json!(null)), ("Script", json!("meltano run tap-x target-y; exit $?"))] {
         let started = server.scratch().join(name);
         let started_there = property("tap-x.started", started.to_str().expect("UTF-8"));
-        let mut input = numbers(&workspace, name, json!([started_there, property("tap-x.behaviour", "hang")]));
+        let hang = property("tap-x.behaviour", "hang");
+        let mut input = numbers(&workspace, name, json!([started_there, hang, property("tap-x.password", "hunter2")]));
         input["script"] = script;
         let pipeline = server.pipeline_with(input).await;
         let job = server.run(&pipeline).await;
         // It writes down that it runs, and cannot take that back.
         signal(parent_of(pids_of(&started, 1).await[0]), "KILL");
         assert_eq!(server.final_job(&job).await["exitCode"], 137);
+        assert!(!configurations(&server).is_empty(), "nor can it clear away what it has written for its plugins");
         server.change("updatePipeline", json!({ "id": pipeline, "properties": [] }), "__typename").await;
         let (done, log) = run(&server, &pipeline).await;
         assert_eq!(done["status"], "COMPLETE", "{log}");
+        assert!(configurations(&server).is_empty(), "the next run does");
     }
 }
