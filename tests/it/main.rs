@@ -31,6 +31,7 @@ mod persisted;
 pub(crate) mod pipeline_config;
 mod pipelines;
 mod plugins;
+mod provisioning;
 mod queue;
 mod rescue;
 mod schedules;
