@@ -7,7 +7,7 @@ use super::schedules::Cause;
 use super::{Jobs, Unit, Used, validate};
 use crate::error::Error;
 use crate::model::{
-    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, ResourceStatus, Schedule, WorkspaceId,
+    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, ResourceStatus, WorkspaceId,
 };
 
 /// A pipeline to be created.
@@ -195,7 +195,7 @@ fn is_sensitive(uses: &[Used], property: &str) -> bool {
 impl Unit<'_> {
     /// From now on the pipeline has the ticks of its schedule.
     async fn set_schedule(&mut self, pipeline: &Pipeline, zone: Tz) -> Result<(), Error> {
-        let schedule = pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+        let schedule = pipeline.definition.schedule_in(zone);
         self.rings.schedules = true;
         self.conn.set_next_run(pipeline.id, schedule.and_then(|it| it.next_after(self.now))).await
     }

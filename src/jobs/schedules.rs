@@ -53,8 +53,7 @@ impl Jobs {
                 let scheduled = unit.conn.next_ticks(None, i64::MAX).await?;
                 for (id, tick) in scheduled {
                     let pipeline = unit.pipeline(id).await?;
-                    let schedule =
-                        pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+                    let schedule = pipeline.definition.schedule_in(zone);
                     unit.conn.set_next_run(id, schedule.as_ref().and_then(|it| it.next_after(now))).await?;
                     if tick > now {
                         continue;
@@ -70,10 +69,7 @@ impl Jobs {
 
     /// The ticks of a pipeline that come next.
     pub fn next_runs(&self, pipeline: &Pipeline, count: usize) -> Vec<Timestamp> {
-        let schedule = pipeline.definition.schedule.as_deref();
-        let Some(schedule) = schedule.and_then(|it| Schedule::parse(it, self.rules.zone).ok()) else {
-            return Vec::new();
-        };
+        let Some(schedule) = pipeline.definition.schedule_in(self.rules.zone) else { return Vec::new() };
         let first = schedule.next_after(Timestamp::now());
         std::iter::successors(first, |tick| schedule.next_after(*tick)).take(count).collect()
     }
@@ -86,8 +82,7 @@ impl Jobs {
             async move {
                 for (id, tick) in unit.conn.next_ticks(Some(unit.now), TICKS).await? {
                     let pipeline = unit.pipeline(id).await?;
-                    let schedule =
-                        pipeline.definition.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok());
+                    let schedule = pipeline.definition.schedule_in(zone);
                     // After a while in which nobody could take them, those that came meanwhile are missed.
                     let late = unit.now.since(tick) > LATE;
                     let after = if late { unit.now } else { tick };

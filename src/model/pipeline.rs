@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use super::{DefinitionId, PipelineId, Property, ResourceStatus, Timestamp, WorkspaceId};
+use super::{DefinitionId, PipelineId, Property, ResourceStatus, Schedule, Timestamp, WorkspaceId};
 
 /// How long an attempt may take where the pipeline's `timeout` is 0.
 pub const DEFAULT_TIMEOUT_SECONDS: i32 = 300;
@@ -50,6 +51,11 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// The schedule in a time zone, if there is one that can be read.
+    pub fn schedule_in(&self, zone: Tz) -> Option<Schedule> {
+        self.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok())
+    }
+
     /// How long one attempt of a run may take.
     pub fn run_timeout(&self) -> Duration {
         let seconds = if self.timeout == 0 { DEFAULT_TIMEOUT_SECONDS } else { self.timeout };
