@@ -37,24 +37,24 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// The plugins that come with the program, and those that `*.yml` files in this directory define: these come first where two have
-    /// one name. There need not be such a directory.
+    /// The plugins that come with the program, and those that `*.yml` files in this directory define, which take the place of one of the
+    /// program's that has their name. There need not be such a directory.
     pub fn read(directory: &Path) -> Result<Self, CatalogueError> {
         let mut plugins = BTreeMap::new();
-        let mut add = |path: &Path, text: &str| {
-            let plugin =
-                DataPlugin::parse(text).map_err(|fault| CatalogueError::NoDefinition(path.to_owned(), fault))?;
-            plugins.insert(plugin.name.clone(), Arc::new(plugin));
-            Ok(())
-        };
         for (name, text) in SHIPPED {
-            add(Path::new(name), text)?;
+            let plugin = parse(Path::new(name), text)?;
+            plugins.insert(plugin.name.clone(), plugin);
         }
-        for path in
-            definition_files(directory).map_err(|error| CatalogueError::Unreadable(directory.to_owned(), error))?
-        {
-            let text = fs::read_to_string(&path).map_err(|error| CatalogueError::Unreadable(path.clone(), error))?;
-            add(&path, &text)?;
+        let unreadable = |path: &Path, error| CatalogueError::Unreadable(path.to_owned(), error);
+        let mut defined_in = BTreeMap::new();
+        for path in definition_files(directory).map_err(|error| unreadable(directory, error))? {
+            let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+            let plugin = parse(&path, &text)?;
+            if let Some(other) = defined_in.insert(plugin.name.clone(), path.clone()) {
+                let fault = format!("{} defines a plugin of the same name, {}", other.display(), plugin.name);
+                return Err(CatalogueError::NoDefinition(path, fault));
+            }
+            plugins.insert(plugin.name.clone(), plugin);
         }
         Ok(Self { plugins: Arc::new(plugins) })
     }
@@ -68,6 +68,11 @@ impl Catalogue {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<DataPlugin>> {
         self.plugins.values()
     }
+}
+
+fn parse(path: &Path, text: &str) -> Result<Arc<DataPlugin>, CatalogueError> {
+    let plugin = DataPlugin::parse(text).map_err(|fault| CatalogueError::NoDefinition(path.to_owned(), fault))?;
+    Ok(Arc::new(plugin))
 }
 
 fn definition_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -102,5 +107,18 @@ mod tests {
         fs::write(directory.path().join("x.yml"), "name: tap-x\nplugin_type: nonsense\n").unwrap();
         let error = Catalogue::read(directory.path()).unwrap_err().to_string();
         assert!(error.contains("x.yml") && error.contains("nonsense"), "{error}");
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_what_comes_with_the_program_and_not_of_another_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let definition = "name: target-jsonl\nplugin_type: loaders\nexecutable: mine\n";
+        fs::write(directory.path().join("mine.yml"), definition).unwrap();
+        let catalogue = Catalogue::read(directory.path()).unwrap();
+        assert_eq!(catalogue.get("target-jsonl").unwrap().pip_url, None);
+        assert_eq!(catalogue.iter().count(), SHIPPED.len());
+        fs::write(directory.path().join("other.yml"), definition).unwrap();
+        let error = Catalogue::read(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("mine.yml") && error.contains("other.yml"), "{error}");
     }
 }
