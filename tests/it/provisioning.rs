@@ -55,6 +55,19 @@ async fn a_meltano_that_was_named_and_does_not_work_is_an_error() {
     assert!(server.log_text(text(&init["id"])).await.contains("--meltano /nowhere/meltano cannot be run"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meltano_on_the_path_is_used_and_none_installed() {
+    let Some(meltano) = crate::support::installation::meltano() else { return };
+    let beside = meltano.parent().expect("a directory").display();
+    let path = format!("{beside}:{}", std::env::var("PATH").expect("a PATH"));
+    // A variable that is set to nothing says nothing.
+    let environment = [("PATH", path.as_str()), ("JOBSTREAM_MELTANO", ""), ("JOBSTREAM_MELTANO_STATE", "")];
+    let server = TestServer::with_environment(&[], &environment);
+    let workspace = server.workspace("W").await;
+    assert!(server.repository(&workspace).join("meltano.yml").exists());
+    assert!(!server.data_directory().join("meltano/current").exists());
+}
+
 /// A PATH without Meltano, if there is a Python on it and the package index can be reached.
 fn path_without_meltano() -> Option<String> {
     let path = std::env::var_os("PATH").expect("a PATH");

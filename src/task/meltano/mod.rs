@@ -49,8 +49,8 @@ impl MeltanoOptions {
     /// What tasks are told, where Meltano is kept in this directory.
     pub fn found_in(&self, home: PathBuf) -> Meltano {
         // A variable that is set to nothing says nothing.
-        let command = self.meltano.clone().filter(|command| !command.is_empty());
-        Meltano { command, home, state: self.meltano_state.clone() }
+        let said = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        Meltano { command: said(&self.meltano), home, state: said(&self.meltano_state) }
     }
 }
 
