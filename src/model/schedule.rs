@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
+use croner::parser::{CronParser, Seconds};
 
 use super::Timestamp;
 
@@ -17,7 +17,11 @@ pub struct Schedule {
 impl Schedule {
     /// Reads an expression, or says what is wrong with it.
     pub fn parse(expression: &str, zone: Tz) -> Result<Self, String> {
-        let cron = CronParser::builder().seconds(Seconds::Required).year(Year::Disallowed).build().parse(expression);
+        let fields = expression.split_whitespace().count();
+        if fields != 6 {
+            return Err(format!("there are 6 fields, not {fields}."));
+        }
+        let cron = CronParser::builder().seconds(Seconds::Required).build().parse(expression);
         Ok(Self { cron: cron.map_err(|error| error.to_string())?, zone })
     }
 
@@ -99,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_expression_has_six_fields() {
-        for expression in ["* * * * *", "0 0 0 1 1 * 2030", "60 * * * * *", "often", ""] {
+        for expression in ["* * * * *", "0 0 0 1 1 * 2030", "60 * * * * *", "@daily", "often", ""] {
             assert!(Schedule::parse(expression, Tz::UTC).is_err(), "{expression}");
         }
     }
