@@ -92,9 +92,9 @@ fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runne
     prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
     let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
     // A task hands them on to what installs, and to nothing else.
-    let network =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let network = network.filter(|(name, _)| task::is_of_network(name)).collect();
+    let network = std::env::vars_os()
+        .filter_map(|(name, value)| Some((task::handed_on(name.to_str()?)?, value.into_string().ok()?)))
+        .collect();
     start(claimed, "/proc/self/exe", vec!["task".to_owned(), place.to_owned()], network, settings, runner)
 }
 

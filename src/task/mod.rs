@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-pub use meltano::{Meltano, MeltanoOptions, Plugin, is_of_network};
+pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on};
 
 /// A task, and what it needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -203,14 +203,13 @@ async fn a_component_s_settings_reach_the_job_and_the_pipeline_s_go_over_them() 
     let workspace = server.workspace("W").await;
     let properties = json!([{ "name": "key", "value": "of the component" }, { "name": "some-key", "value": "stays" }]);
     server.change("createDataComponent", tap(&workspace, "source", properties), "__typename").await;
-    let script =
-        "echo \"$SOURCE_KEY, $SOURCE_SOME_KEY\"; command -v meltano > /dev/null && echo \"$MELTANO_ENVIRONMENT\"";
+    let script = "echo \"$SOURCE_KEY, $SOURCE_SOME_KEY, $HTTP_PROXY\"; command -v meltano > /dev/null && echo \"$MELTANO_ENVIRONMENT\"";
     let input = json!({
         "workspaceId": workspace, "name": "P", "script": script, "dataComponents": ["source"],
-        "properties": [{ "name": "source.key", "value": "of the pipeline" }],
+        "properties": [{ "name": "source.key", "value": "of the pipeline" }, { "name": "http.proxy", "value": "too" }],
     });
     let pipeline = server.pipeline_with(input).await;
     let run = server.run(&pipeline).await;
     assert_eq!(server.final_job(&run).await["status"], "COMPLETE", "{}", server.log_text(&run).await);
-    assert_eq!(server.log_text(&run).await, format!("of the pipeline, stays\n{pipeline}\n"));
+    assert_eq!(server.log_text(&run).await, format!("of the pipeline, stays, too\n{pipeline}\n"));
 }

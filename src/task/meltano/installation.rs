@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Meltano, is_of_network};
+use super::{Meltano, network};
 use crate::task::{Failure, say};
 
 /// Meltano and all that it needs, in the versions that are installed.
@@ -145,9 +145,8 @@ impl Meltano {
 
     fn step(&self, what: &str, command: &mut Command) -> Result<(), Failure> {
         say(what);
-        let network = env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_network));
         let own = ["HOME", "LANG", "PATH", "JOBSTREAM_JOB_ID"].map(|name| (name, env::var_os(name)));
-        command.env_clear().envs(own.into_iter().filter_map(|(name, value)| Some((name, value?)))).envs(network);
+        command.env_clear().envs(own.into_iter().filter_map(|(name, value)| Some((name, value?)))).envs(network());
         let caches = [("UV_CACHE_DIR", "cache"), ("PIP_CACHE_DIR", "cache/pip")];
         command.envs(caches.map(|(name, place)| (name, self.home.join(place)))).stdin(Stdio::null());
         match command.status()? {

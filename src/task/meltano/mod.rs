@@ -82,9 +82,18 @@ const NETWORK: [&str; 12] = [
     "no_proxy",
 ];
 
-/// Whether a variable says how the network, or the Python package index, is reached.
-pub fn is_of_network(variable: &str) -> bool {
-    NETWORK.contains(&variable) || variable.starts_with("PIP_") || variable.starts_with("UV_")
+/// What a task finds before the names of such variables: so a property is none of them, whatever it is called.
+const HANDED_ON: &str = "JOBSTREAM_NETWORK_";
+
+/// The name under which a task is handed a variable that says how the network, or the Python package index, is reached. None for others.
+pub fn handed_on(variable: &str) -> Option<String> {
+    let is_of_network = NETWORK.contains(&variable) || variable.starts_with("PIP_") || variable.starts_with("UV_");
+    is_of_network.then(|| format!("{HANDED_ON}{variable}"))
+}
+
+/// The variables that a task was handed for what installs.
+fn network() -> impl Iterator<Item = (OsString, OsString)> {
+    env::vars_os().filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(HANDED_ON)?.into(), value)))
 }
 
 /// What a step has in its environment beside what every job has.
@@ -184,14 +193,16 @@ impl Runs<'_> {
 
     fn variables(&self, access: Access) -> BTreeMap<OsString, OsString> {
         const OF_EVERY_JOB: [&str; 3] = ["HOME", "LANG", "PATH"];
-        let wanted = |name: &str| match access {
+        let wanted = |name: &str| match name {
+            _ if name.starts_with(HANDED_ON) => false,
             _ if OF_EVERY_JOB.contains(&name) || name.starts_with("JOBSTREAM_") => true,
-            Access::None => false,
-            Access::Settings => !is_of_network(name),
-            Access::Network => is_of_network(name),
+            _ => access == Access::Settings,
         };
         let mut variables: BTreeMap<OsString, OsString> =
             env::vars_os().filter(|(name, _)| name.to_str().is_some_and(wanted)).collect();
+        if access == Access::Network {
+            variables.extend(network());
+        }
         // uv, which Meltano installs plugins with, is beside it.
         let beside = self.program.path().parent().map(Path::to_owned);
         let path = env::var_os("PATH").unwrap_or_default();
