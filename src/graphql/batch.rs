@@ -96,8 +96,8 @@ where
             // Also when the first to ask went away.
             let _ = all_gathered.await;
             let mut asked = lock(&gathering).close();
-            let keys = asked.keys().cloned().collect();
-            let found = store.read(move |conn| read(conn, keys)).await?;
+            let keys: Vec<K> = asked.keys().cloned().collect();
+            let found = store.read_in_step(move |conn: &mut Conn| read(conn, keys)).await?;
             let with_takers = |(key, value)| {
                 let takers = asked.remove(&key)?;
                 Some((key, (value, takers)))

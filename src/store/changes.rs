@@ -294,6 +294,12 @@ impl Conn {
         Ok(self.each(jobs, latest).await?.into_iter().flatten().collect())
     }
 
+    /// Whether changes of these jobs are stored that have no position in the stream yet.
+    pub(super) async fn has_unnumbered(&mut self, jobs: &[JobId]) -> Result<bool, Error> {
+        let unnumbered = changes::table.filter(changes::position.is_null()).filter(changes::job.eq_any(jobs));
+        self.one(diesel::select(exists(unnumbered))).await
+    }
+
     /// The latest moment that is stored.
     pub async fn latest_instant(&mut self) -> Result<Option<Timestamp>, Error> {
         let newest = changes::table.order(changes::arrival.desc()).select(changes::at);

@@ -43,6 +43,8 @@ pub struct Conn {
     metrics: Metrics,
     /// Whether the stream of changes has grown in this transaction.
     pub(super) has_changes: bool,
+    /// Whether something was read that has changed, and the stream does not tell so yet.
+    pub(super) is_ahead: bool,
 }
 
 /// What a connection leads to.
@@ -61,7 +63,7 @@ impl std::fmt::Debug for Conn {
 
 impl Conn {
     pub(super) fn new(database: Database, metrics: Metrics) -> Self {
-        Self { database, metrics, has_changes: false }
+        Self { database, metrics, has_changes: false, is_ahead: false }
     }
 
     /// Whether other processes may work on the database at the same time.

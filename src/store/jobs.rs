@@ -93,7 +93,10 @@ impl Conn {
                 ))
                 .limit(part.limit)
         };
-        self.pages(requests, query, |job: &Job| (job.created, job.id)).await
+        let pages = self.pages(requests, query, |job: &Job| (job.created, job.id)).await?;
+        let ids: Vec<JobId> = pages.iter().flat_map(|page| &page.rows).map(|job| job.id).collect();
+        self.is_ahead |= self.is_shared() && self.has_unnumbered(&ids).await?;
+        Ok(pages)
     }
 
     /// How many jobs meet each of these filters.

@@ -57,6 +57,9 @@ pub use webhooks::WebhookPosition;
 /// How soon it is looked again whether a database is back, at first and at the most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How often it is tried to read what is in step with the stream of changes.
+const TRIES_IN_STEP: u32 = 20;
+
 /// The database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -105,6 +108,29 @@ impl Store {
             Backend::Sqlite(sqlite) => self.observe(DatabaseOperation::Read, sqlite.read(work)).await,
             Backend::Postgres(postgres) => self.observe(DatabaseOperation::Read, postgres.read(work)).await,
         }
+    }
+
+    /// The same for what is shown together with a position in the stream of changes: no job is shown with a change that comes after that. If that
+    /// cannot be had after some tries, such a change is told again.
+    pub async fn read_in_step<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Clone + Send + 'static,
+        R: Send + 'static,
+    {
+        for _ in 0..TRIES_IN_STEP {
+            let work = work.clone();
+            let read = self.read(move |conn| {
+                Box::pin(async move {
+                    let found = work(conn).await?;
+                    Ok((found, conn.is_ahead))
+                })
+            });
+            match read.await? {
+                (found, false) => return Ok(found),
+                (_, true) => self.number_changes().await,
+            }
+        }
+        self.read(work).await
     }
 
     /// The same for whoever follows something: where the database is over the network, and away, it waits until that is back.

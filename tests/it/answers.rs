@@ -3,7 +3,7 @@
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text, wait_for};
+use crate::support::{TestServer, on_postgres, text, wait_for};
 
 const QUERY: &str = "{ jobs(first: 50) { nodes { id type status } } workspaces { nodes { name } } }";
 
@@ -15,6 +15,9 @@ async fn hits(server: &TestServer) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_whose_data_has_not_changed_is_not_carried_out_again() {
+    if on_postgres() {
+        return; // Answers of a database that others write to are not kept.
+    }
     let server = TestServer::with(&["--slots=0"]);
     server.begin_workspace("W").await;
     let first = server.post(QUERY, json!({})).await;
@@ -33,6 +36,9 @@ async fn sql_statements(server: &TestServer) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_after_an_acknowledged_write_sees_it() {
+    if on_postgres() {
+        return; // Answers of a database that others write to are not kept.
+    }
     let server = TestServer::with(&["--slots=0"]);
     let count = "{ workspaces { totalCount } }";
     // Readers keep the answer in the cache all the time, so that a stale one would be found.
@@ -67,6 +73,9 @@ async fn a_read_after_an_acknowledged_write_sees_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_never_shows_less_than_one_before_it() {
+    if on_postgres() {
+        return; // Answers of a database that others write to are not kept.
+    }
     let server = TestServer::with(&["--slots=0"]);
     let count = "workspaces { totalCount }";
     let over = tokio_util::sync::CancellationToken::new();
@@ -127,6 +136,9 @@ async fn a_jobs_end_and_its_lines_are_seen_as_soon_as_they_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_that_come_do_not_make_a_list_without_logs_stale() {
+    if on_postgres() {
+        return; // Answers of a database that others write to are not kept.
+    }
     let server = TestServer::start();
     let job = server.run_script("for i in $(seq 1000); do echo $i; sleep 0.01; done").await;
     server.line_appears(&job, "1").await;

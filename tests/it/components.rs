@@ -177,6 +177,8 @@ async fn what_is_sensitive_is_sealed_with_a_key_outside_of_the_database() {
     let script = "[ \"$DEMO_KEY\" = 'correct horse'' battery staple' ]";
     let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": properties });
     let pipeline = server.pipeline_with(input).await;
+    assert_eq!(server.count_rows(&format!("data_components WHERE properties LIKE '%{secret}%'")), 0);
+    assert_eq!(server.count_rows("data_components WHERE properties LIKE '%password%'"), 1);
     let mut server = server;
     server.terminate();
     server.ended().await;
@@ -187,7 +189,7 @@ async fn what_is_sensitive_is_sealed_with_a_key_outside_of_the_database() {
     let key = server.data_directory().join("key");
     let other = key.with_extension("other");
     std::fs::rename(&key, &other).expect("the key");
-    let refused = TestServer::command(server.directory()).args(["--listen", "127.0.0.1:0"]).output().expect("it ends");
+    let refused = server.same_command().args(["--listen", "127.0.0.1:0"]).output().expect("it ends");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("--key-file"), "without the key: {said}");
     assert!(!key.exists(), "no other key is made");

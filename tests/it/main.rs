@@ -23,7 +23,7 @@ mod lists;
 mod log_stream;
 mod logs;
 mod masking;
-mod meltano;
+pub(crate) mod meltano;
 mod metrics;
 mod nested;
 mod pages;

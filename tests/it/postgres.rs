@@ -4,4 +4,4 @@
 #[path = "main.rs"]
 mod suite;
 
-use suite::{history, pipeline_config, support};
+use suite::{history, meltano, pipeline_config, support};

@@ -6,7 +6,7 @@ use std::path::Path;
 use jobstream::client::ClientError;
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, eventually, is_alive, pids_of, system_lines, text, wait_for, within};
+use crate::support::{TestServer, eventually, is_alive, on_postgres, pids_of, system_lines, text, wait_for, within};
 
 const STOP: &str = "mutation($input: StopJobInput!) { stopJob(input: $input) { job { id } } }";
 const GRACE: &[&str] = &["--stop-grace", "0.5"];
@@ -250,11 +250,8 @@ async fn a_running_job_that_is_deleted_is_stopped_then_gone() {
 
 /// The rows of a job and its log.
 fn rows_of(job: &str) -> String {
-    let id = job.replace('-', "");
-    format!(
-        "(SELECT id AS job FROM jobs UNION ALL SELECT job FROM log_chunks) \
-         WHERE lower(hex(job)) = '{id}' OR lower(job) = '{job}'"
-    )
+    let id = if on_postgres() { format!("'{job}'") } else { format!("x'{}'", job.replace('-', "")) };
+    format!("(SELECT id AS job FROM jobs UNION ALL SELECT job FROM log_chunks) AS rows_of_jobs WHERE job = {id}")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -178,6 +178,15 @@ impl TestServer {
         command
     }
 
+    /// The command that starts a server on the directory and the database of this one.
+    pub fn same_command(&self) -> Command {
+        let mut command = Self::command(self.directory.path());
+        if let Some(database) = &self.database {
+            command.args(["--database-url", &database.url()]);
+        }
+        command
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -231,7 +240,8 @@ impl TestServer {
     /// Starts another server on the directory of this one, which has ended.
     pub fn restart(self) -> Self {
         let database = self.database.clone();
-        let (wrapper, arguments, environment) = (self.wrapper.clone(), self.arguments.clone(), self.environment.clone());
+        let (wrapper, arguments, environment) =
+            (self.wrapper.clone(), self.arguments.clone(), self.environment.clone());
         Self::on(Arc::clone(&self.directory), database, wrapper, arguments, environment)
     }
 
