@@ -137,7 +137,7 @@ impl Jobs {
         let held = held.clone();
         let backoff = self.backoff(held.attempt);
         self.commit(move |unit| {
-            async move { unit.end_attempt(&held, &ending, backoff, last_lines, failure).await }.boxed()
+            async move { unit.end_attempt(&held, &ending, backoff, Some(last_lines), failure).await }.boxed()
         })
         .await
     }
@@ -164,13 +164,7 @@ impl Jobs {
 
     /// Ends the attempt of a job whose server is gone: because its lease is over, where it is `late`. [`Error::Stale`] if somebody else did so,
     /// or the lease holds after all.
-    pub async fn take_over(
-        &self,
-        held: &Job,
-        late: Option<ServerId>,
-        ending: Ending,
-        lines: LogLines,
-    ) -> Result<Job, Error> {
+    pub async fn take_over(&self, held: &Job, late: Option<ServerId>, ending: Ending) -> Result<Job, Error> {
         let held = held.clone();
         let backoff = self.backoff(held.attempt);
         self.commit(move |unit| {
@@ -182,7 +176,7 @@ impl Jobs {
                         return Err(Error::Stale);
                     }
                 }
-                unit.end_attempt(&held, &ending, backoff, lines, None).await
+                unit.end_attempt(&held, &ending, backoff, None, None).await
             }
             .boxed()
         })
@@ -199,8 +193,7 @@ impl Jobs {
         let (owner, of_owner) = (self.owner, self.jobs_of(self.owner).await?);
         for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
             tracing::warn!(job = %job.id, %owner, "a claim was stored and not acknowledged; queueing the job again");
-            let lines = LogLines::starting_at(job.log_lines);
-            self.end(&job, Ending::Interrupted, lines, None).await?;
+            self.take_over(&job, None, Ending::Interrupted).await?;
         }
         Ok(())
     }
@@ -215,7 +208,7 @@ impl Unit<'_> {
     /// A held job as it is now: [`Error::Stale`] if it is held differently.
     async fn still_held(&mut self, held: &Job) -> Result<Job, Error> {
         self.hold(held.workspace).await?;
-        let job = self.conn.job_even_deleted(held.id).await?.ok_or(Error::Stale)?;
+        let job = self.conn.lock_job(held.id).await?.ok_or(Error::Stale)?;
         if (job.status, job.attempt, job.owner) == (JobStatus::Running, held.attempt, held.owner) {
             Ok(job)
         } else {
@@ -228,10 +221,15 @@ impl Unit<'_> {
         held: &Job,
         ending: &Ending,
         backoff: Duration,
-        mut lines: LogLines,
+        lines: Option<LogLines>,
         failure: Option<Failure>,
     ) -> Result<Job, Error> {
         let job = self.still_held(held).await?;
+        // Whoever takes a job over has none, and does not know how far its server came.
+        let mut lines = lines.unwrap_or_else(|| LogLines::starting_at(job.log_lines));
+        if lines.first_sequence() != job.log_lines {
+            return Err(Error::Stale);
+        }
         let output_bytes = lines.output_bytes();
         let after = state::end(&job, ending, backoff, self.now);
         if let Some(remark) = remark(&job, &after, ending, backoff) {

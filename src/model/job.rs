@@ -10,8 +10,8 @@ use super::{
 };
 
 /// A job as it is stored. Its state is the fields from `status` on.
-#[derive(Debug, Clone, PartialEq, Queryable, Insertable, AsChangeset)]
-#[diesel(table_name = crate::store::schema::jobs, treat_none_as_default_value = false, treat_none_as_null = true)]
+#[derive(Debug, Clone, PartialEq, Queryable, Insertable)]
+#[diesel(table_name = crate::store::schema::jobs, treat_none_as_default_value = false)]
 pub struct Job {
     /// Its id.
     pub id: JobId,

@@ -114,7 +114,7 @@ async fn rescue(runner: &Runner, mut job: Job, server: Option<(&Node, Gone)>) ->
         unstored: directory::unstored(Path::new(&node.directory), job.id, job.attempt).display().to_string(),
     }));
     let late = late.map(|node| node.id);
-    let end = || runner.jobs.take_over(&job, late, ending.clone(), LogLines::starting_at(job.log_lines));
+    let end = || runner.jobs.take_over(&job, late, ending.clone());
     match until_stored("a rescued job's end", &job, end).await {
         Ok(job) => tracing::warn!(job = %job.id, status = %job.status, "rescued a job"),
         // Another server was faster.

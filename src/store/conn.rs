@@ -169,7 +169,7 @@ impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match &error {
-            Diesel::DatabaseError(Kind::UniqueViolation, _) => {
+            Diesel::DatabaseError(Kind::UniqueViolation, info) if is_of_name(&**info) => {
                 Self::Conflict("Something else has this name already.".to_owned())
             }
             Diesel::DatabaseError(
@@ -180,6 +180,14 @@ impl From<diesel::result::Error> for Error {
             Diesel::DatabaseError(_, info) if is_unavailable(info.message()) => Self::unavailable(error),
             _ => Self::internal(error),
         }
+    }
+}
+
+/// Whether what must be unique is a name. PostgreSQL says which index it is, SQLite which columns.
+fn is_of_name(info: &dyn diesel::result::DatabaseErrorInformation) -> bool {
+    match info.constraint_name() {
+        Some(index) => index.ends_with("_name"),
+        None => info.message().contains(".name"),
     }
 }
 

@@ -6,7 +6,7 @@ use diesel::dsl::{count_star, exists};
 use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
-use super::conn::Conn;
+use super::conn::{Conn, Database};
 use super::fragment::{ACTIVE, ACTIVE_RUN, as_indexed, either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::jobs;
@@ -48,14 +48,36 @@ impl Conn {
         Ok(())
     }
 
-    /// Stores the new state of a job, if it is still as it was `before`: [`Error::Stale`] if it is not.
+    /// Stores the new state of a job, if it is still as it was `before`: [`Error::Stale`] if it is not. How long its log is, only
+    /// [`Conn::append_log`] stores.
     pub async fn update_job(&mut self, before: &Job, after: &Job) -> Result<(), Error> {
         let expected = jobs::table
             .find(before.id)
             .filter(jobs::status.eq(before.status))
             .filter(jobs::attempt.eq(before.attempt))
             .filter(maybe(before.owner, |it| jobs::owner.eq(it))); // none where it is not RUNNING
-        match self.run(diesel::update(expected).set(after)).await? {
+        let state = (
+            jobs::status.eq(after.status),
+            jobs::attempt.eq(after.attempt),
+            jobs::not_before.eq(after.not_before),
+            jobs::ready.eq(after.ready),
+            jobs::start_time.eq(after.start_time),
+            jobs::end_time.eq(after.end_time),
+            jobs::exit_code.eq(after.exit_code),
+            jobs::commit_id.eq(after.commit_id.as_deref()),
+            jobs::stop_requested.eq(after.stop_requested),
+            jobs::stop_reason.eq(after.stop_reason),
+            jobs::deleted.eq(after.deleted),
+            jobs::owner.eq(after.owner),
+            jobs::supervisor_pid.eq(after.supervisor_pid),
+            jobs::supervisor_start.eq(after.supervisor_start),
+            jobs::supervisor_boot.eq(after.supervisor_boot.as_deref()),
+            jobs::latest_change.eq(after.latest_change),
+            jobs::changed_at.eq(after.changed_at),
+            jobs::previous_status.eq(after.previous_status),
+            jobs::failure.eq(after.failure.as_ref()),
+        );
+        match self.run(diesel::update(expected).set(state)).await? {
             1 => Ok(()),
             _ => Err(Error::Stale),
         }
@@ -69,6 +91,15 @@ impl Conn {
     /// The job with this id, also while it is deleted but not yet gone.
     pub async fn job_even_deleted(&mut self, id: JobId) -> Result<Option<Job>, Error> {
         self.optional(jobs::table.find(id).select(jobs::all_columns)).await
+    }
+
+    /// The same. Until the transaction ends nothing is added to its log but by it.
+    pub async fn lock_job(&mut self, id: JobId) -> Result<Option<Job>, Error> {
+        if let Database::Postgres(conn) = &mut self.database {
+            let row = jobs::table.find(id).for_no_key_update();
+            return Ok(diesel_async::RunQueryDsl::get_result(row, &mut ***conn).await.optional()?);
+        }
+        self.job_even_deleted(id).await
     }
 
     /// The jobs with these ids that are not deleted, in no order.

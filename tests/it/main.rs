@@ -26,6 +26,7 @@ mod masking;
 pub(crate) mod meltano;
 mod metrics;
 mod nested;
+pub(crate) mod nodes;
 mod pages;
 mod persisted;
 pub(crate) mod pipeline_config;

@@ -97,14 +97,6 @@ impl TestServer {
         Self::on(directory, database(), Vec::new(), arguments, environment)
     }
 
-    /// Another server on this database, with a directory of its own and these options. Both have to be on PostgreSQL.
-    pub fn beside(&self, arguments: &[&str]) -> Self {
-        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
-        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
-        let database = self.database.clone().expect("a database that can be shared");
-        Self::on(directory, Some(database), Vec::new(), arguments, Vec::new())
-    }
-
     /// A server on this database, with these options.
     pub fn on_database(database: Arc<Database>, arguments: &[&str]) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
@@ -176,6 +168,11 @@ impl TestServer {
         // Most tests need no Meltano; those that do name one.
         command.env("JOBSTREAM_MELTANO", "none").env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
         command
+    }
+
+    /// Its database, if that is not in its directory.
+    pub fn database(&self) -> Option<&Database> {
+        self.database.as_deref()
     }
 
     /// The command that starts a server on the directory and the database of this one.
