@@ -109,7 +109,8 @@ fn place<T>(owner: Id<T>, name: &str) -> Vec<u8> {
 fn make(path: &Path) -> io::Result<String> {
     let key = Zeroizing::new(STANDARD.encode(Key::<XChaCha20Poly1305>::generate()));
     let mut temporary = path.to_owned().into_os_string();
-    temporary.push(format!(".{}", std::process::id()));
+    // Servers on several machines may do this at the same time, and have the same process ids.
+    temporary.push(format!(".{}", uuid::Uuid::new_v4()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     writeln!(file, "{}", *key)?;
     file.sync_all()?;

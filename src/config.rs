@@ -80,6 +80,15 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_DATA_DIR", value_name = "DIRECTORY", default_value = "jobstream-data")]
     pub data_dir: PathBuf,
 
+    /// The directory that all servers of a PostgreSQL database share, as over NFS: with the repositories that their own are clones of, the key, and how
+    /// far Meltano has loaded. Without it, `shared` in the data directory: enough for one server.
+    #[arg(long, env = "JOBSTREAM_SHARED_DIR", value_name = "DIRECTORY")]
+    pub shared_dir: Option<PathBuf>,
+
+    /// Lets the repository of a workspace come from, and go to, the disk of the server (`file:` URLs).
+    #[arg(long, env = "JOBSTREAM_ALLOW_FILE_REPOSITORIES")]
+    pub allow_file_repositories: bool,
+
     /// What this server is called among others of its database: the name of the machine unless it is said here.
     #[arg(long, env = "JOBSTREAM_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -121,8 +130,8 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_MISSED_TICKS", value_name = "WHAT", value_enum, default_value_t = MissedTicks::Skip)]
     pub missed_ticks: MissedTicks,
 
-    /// The file with the key that sensitive values are sealed with, in the data directory unless it is said here. It is made when it is not
-    /// there. Without it nobody can read them: keep a copy, away from the database.
+    /// The file with the key that sensitive values are sealed with, in the data directory, or the shared one, unless it is said here. It is
+    /// made when it is not there. Without it nobody can read them: keep a copy, away from the database.
     #[arg(long, env = "JOBSTREAM_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
@@ -227,6 +236,7 @@ impl Options {
             zone,
             missed_ticks,
             private_webhooks: self.webhooks.allow_private_webhooks,
+            file_repositories: self.allow_file_repositories,
         }
     }
 

@@ -75,7 +75,7 @@ async fn show(mut client: Client, options: &Options) -> Result<(), Failure> {
         let definition = json!({ "script": script, "properties": file });
         to_run.push((name, configure(&mut client, &mut screen, &workspace, name, definition).await?));
     }
-    if let Some(why) = options.meltano.found_in(options.data_dir.join("meltano")).missing() {
+    if let Some(why) = options.meltano.found_in(options.data_dir.join("meltano"), PathBuf::new()).missing() {
         say(format_args!("{why} Only the pipelines run that are scripts."));
     } else {
         configure_source(&mut client, &workspace, &weather).await?;

@@ -1,4 +1,4 @@
-//! The server's directory on disk: where everything that it keeps is.
+//! The server's directories on disk: where everything that it keeps is, and what it shares with the other servers of its database.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,7 +13,15 @@ use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
 pub struct Directory {
     path: Arc<Path>,
     home: HomeId,
+    shared: Option<Shared>,
     _lock: Arc<File>,
+}
+
+/// A directory that all servers of a database share.
+#[derive(Debug, Clone)]
+struct Shared {
+    path: Arc<Path>,
+    id: HomeId,
 }
 
 /// Why a directory cannot be used.
@@ -25,18 +33,16 @@ pub enum DirectoryError {
     /// It cannot be made or opened.
     #[error("{0} cannot be used as the data directory: {1}")]
     Unusable(PathBuf, io::Error),
+    /// That which is to be shared cannot be made or opened.
+    #[error("{0} cannot be used as the shared directory: {1}")]
+    UnusableShared(PathBuf, io::Error),
 }
 
 impl Directory {
     /// Makes the directory if need be, for this user only, and locks it.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let unusable = |error| DirectoryError::Unusable(path.to_owned(), error);
-        let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        make(path).map_err(unusable)?;
-        let path = path.canonicalize().map_err(unusable)?;
-        if path.to_str().is_none() {
-            return Err(unusable(io::Error::other("its path is not UTF-8")));
-        }
+        let path = make_whole(path).map_err(unusable)?;
         let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(unusable)?;
         lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
         match lock.try_lock() {
@@ -44,11 +50,28 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        for part in ["meltano/pipelines", "meltano/state", "plugins", "repositories", "spool", "tasks", "unstored"] {
+        for part in
+            ["clones", "meltano/pipelines", "meltano/state", "plugins", "repositories", "spool", "tasks", "unstored"]
+        {
             make(&path.join(part)).map_err(unusable)?;
         }
         let home = home(&path.join("id")).map_err(unusable)?;
-        Ok(Self { path: path.into(), home, _lock: Arc::new(lock) })
+        make(&path.join("clones").join(home.to_string())).map_err(unusable)?;
+        Ok(Self { path: path.into(), home, shared: None, _lock: Arc::new(lock) })
+    }
+
+    /// The same directory beside one that the servers of its database share: this, or `shared` in it, which is enough for one server. It is made if
+    /// need be.
+    pub fn sharing(self, shared: Option<&Path>) -> Result<Self, DirectoryError> {
+        let shared = shared.map_or_else(|| self.path.join("shared"), Path::to_owned);
+        let unusable = |error| DirectoryError::UnusableShared(shared.clone(), error);
+        let path = make_whole(&shared).map_err(unusable)?;
+        for part in ["meltano-state", "plugins", "repositories"] {
+            make(&path.join(part)).map_err(unusable)?;
+        }
+        let id = home(&path.join("id")).map_err(unusable)?;
+        make(&self.path.join("clones").join(id.to_string())).map_err(unusable)?;
+        Ok(Self { shared: Some(Shared { path: path.into(), id }), ..self })
     }
 
     /// Where it is.
@@ -61,6 +84,11 @@ impl Directory {
         self.home
     }
 
+    /// What tells the directory that it shares with others from every other such, if it shares one.
+    pub fn shared(&self) -> Option<HomeId> {
+        self.shared.as_ref().map(|shared| shared.id)
+    }
+
     /// The embedded database.
     pub fn database(&self) -> PathBuf {
         self.path.join("jobstream.db")
@@ -71,14 +99,31 @@ impl Directory {
         self.path.join("repositories").join(workspace.to_string())
     }
 
-    /// The key that sensitive values are sealed with, unless the operator keeps it elsewhere.
-    pub fn key(&self) -> PathBuf {
-        self.path.join("key")
+    /// The repository that the servers' clones of a workspace's come from and go to, where the repository here is a clone.
+    pub fn origin(&self, workspace: WorkspaceId) -> Option<PathBuf> {
+        let shared = self.shared.as_ref()?;
+        Some(shared.path.join("repositories").join(format!("{workspace}.git")))
     }
 
-    /// The definitions of the operator's own data plugins.
-    pub fn plugins(&self) -> PathBuf {
-        self.path.join("plugins")
+    /// The file that is locked while a clone changes. Where there is one, the repository here is, or was, a clone.
+    pub fn clone_lock(&self, workspace: WorkspaceId) -> PathBuf {
+        self.clone_locks().join(workspace.to_string())
+    }
+
+    /// Where these files are. Clones of another database's repositories have theirs elsewhere.
+    pub fn clone_locks(&self) -> PathBuf {
+        self.path.join("clones").join(self.shared().unwrap_or(self.home).to_string())
+    }
+
+    /// The key that sensitive values are sealed with, unless the operator keeps it elsewhere.
+    pub fn key(&self) -> PathBuf {
+        self.shared.as_ref().map_or(&self.path, |shared| &shared.path).join("key")
+    }
+
+    /// Where the definitions of the operator's own data plugins are.
+    pub fn plugins(&self) -> Vec<PathBuf> {
+        let shared = self.shared.as_ref().map(|shared| &shared.path);
+        shared.into_iter().chain([&self.path]).map(|it| it.join("plugins")).collect()
     }
 
     /// Meltano and what it needs: its own installation, and what it keeps for each pipeline.
@@ -86,10 +131,23 @@ impl Directory {
         self.path.join("meltano")
     }
 
+    /// Where Meltano keeps how far pipelines have loaded, unless the operator keeps that elsewhere: where every server that may run them finds it.
+    pub fn meltano_state(&self) -> PathBuf {
+        match &self.shared {
+            Some(shared) => shared.path.join("meltano-state"),
+            None => self.meltano().join("state"),
+        }
+    }
+
+    /// Where Meltano keeps the plugins of pipelines, and the files of their runs.
+    pub fn meltano_pipelines(&self) -> PathBuf {
+        self.meltano().join("pipelines")
+    }
+
     /// What Meltano keeps for a pipeline: plugins, files of runs, how far it has loaded. None of it is anything to other pipelines.
     pub fn meltano_of(&self, pipeline: PipelineId) -> [PathBuf; 2] {
         let id = pipeline.to_string();
-        [self.meltano().join("pipelines").join(&id), self.meltano().join("state").join(&id)]
+        [self.meltano_pipelines().join(&id), self.meltano_state().join(&id)]
     }
 
     /// Where lines of an attempt wait while the database is away; and where they are kept if they cannot be stored, because the attempt was
@@ -109,17 +167,34 @@ pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
     directory.join("unstored").join(format!("{job}.{attempt}.log"))
 }
 
-/// The id of a directory, which is made with it.
-fn home(file: &Path) -> io::Result<HomeId> {
-    match fs::read_to_string(file) {
-        Ok(text) => text.trim().parse().map_err(|_| io::Error::other(format!("{} holds no id", file.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let home = HomeId::random();
-            let temporary = file.with_extension("new");
-            fs::write(&temporary, home.to_string())?;
-            fs::rename(&temporary, file)?;
-            Ok(home)
-        }
-        Err(error) => Err(error),
+/// Makes a directory if need be, for this user only.
+fn make(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The same, and answers its whole path.
+fn make_whole(path: &Path) -> io::Result<PathBuf> {
+    make(path)?;
+    let path = path.canonicalize()?;
+    if path.to_str().is_none() {
+        return Err(io::Error::other("its path is not UTF-8"));
     }
+    Ok(path)
+}
+
+/// The id of a directory, which is made with it. Several servers may make that of a shared one at the same time.
+fn home(file: &Path) -> io::Result<HomeId> {
+    if !file.exists() {
+        let temporary = file.with_extension(HomeId::random().to_string());
+        fs::write(&temporary, HomeId::random().to_string())?;
+        // Whole or not at all, and never in the place of another.
+        let linked = fs::hard_link(&temporary, file);
+        fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    let text = fs::read_to_string(file)?;
+    text.trim().parse().map_err(|_| io::Error::other(format!("{} holds no id", file.display())))
 }

@@ -11,14 +11,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::catalogue::Catalogue;
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, KeyError};
 use crate::config::Options;
 use crate::directory::Directory;
 use crate::events::Events;
 use crate::graphql::Api;
 use crate::http::{Access, Http, Lifecycle};
 use crate::jobs::Jobs;
-use crate::lease::Lease;
+use crate::lease::{Lease, Terms};
 use crate::metrics::Metrics;
 use crate::model::{Node, ServerId, Timestamp};
 use crate::processes;
@@ -63,9 +63,11 @@ impl Server {
         let metrics = Metrics::default();
         let store = open_store(&directory, &options, &metrics).await?;
         let events = if store.is_shared() { Events::shared() } else { Events::default() };
-        let lease = Lease::take(store.clone(), node(&directory, &options), options.terms()).await.map_err(explain)?;
+        let directory = if store.is_shared() { directory.sharing(options.shared_dir.as_deref())? } else { directory };
+        let lease = join(&store, node(&directory, &options), options.terms()).await?;
         let catalogue = Catalogue::read(&directory.plugins())?;
-        let cipher = open_cipher(&store, &options.key_file.clone().unwrap_or_else(|| directory.key())).await?;
+        let key_file = options.key_file.clone().unwrap_or_else(|| directory.key());
+        let cipher = open_cipher(&store, &key_file).await?;
         let jobs = Jobs::new(
             store.clone(),
             events.clone(),
@@ -75,6 +77,9 @@ impl Server {
             options.rules(),
             lease.node().id,
         );
+        if store.is_shared() && !jobs.note_key().await.map_err(explain)? {
+            return Err(KeyError::AnotherKey(key_file).into());
+        }
         jobs.seal_what_is_not().await.map_err(explain)?;
         jobs.begin_schedules(lease.node()).await.map_err(explain)?;
 
@@ -91,7 +96,7 @@ impl Server {
 
         let shutdown = Shutdown::default();
         let limits = options.limits();
-        let meltano = options.meltano.found_in(directory.meltano());
+        let meltano = options.meltano.found_in(directory.meltano(), directory.meltano_state());
         let of_webhooks = options.webhooks.clone();
         let webhooks = Webhooks::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), of_webhooks)
             .map_err(explain)?;
@@ -218,6 +223,38 @@ fn node(directory: &Directory, options: &Options) -> Node {
         machine: processes::machine(),
         home: directory.home(),
         directory: directory.path().display().to_string(),
+        shared: directory.shared(),
+    }
+}
+
+/// Registers a node, if it shares with the others what all have to share.
+async fn join(store: &Store, node: Node, terms: Terms) -> Result<Lease, Failure> {
+    has_what_others_have(store, &node).await?;
+    let lease = Lease::take(store.clone(), node, terms).await.map_err(explain)?;
+    // Of two that start at the same time, one at least sees the other now.
+    if let Err(refused) = has_what_others_have(store, lease.node()).await {
+        lease.release().await.map_err(explain)?;
+        return Err(refused);
+    }
+    Ok(lease)
+}
+
+/// Refuses a node whose shared directory is not that of the nodes that are there.
+async fn has_what_others_have(store: &Store, node: &Node) -> Result<(), Failure> {
+    if !store.is_shared() {
+        return Ok(());
+    }
+    let read = store.read(|conn| async { Ok((conn.now().await?, conn.nodes().await?)) }.boxed());
+    let (now, nodes) = read.await.map_err(explain)?;
+    let mut others = nodes.iter().filter(|other| other.home != node.home && !other.is_late(now));
+    match others.find(|other| other.shared != node.shared) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "the server {} of this database has another shared directory: all servers of a database need the same --shared-dir. If it is gone, its \
+             lease is over at {}.",
+            other.name, other.lease_until
+        )
+        .into()),
     }
 }
 

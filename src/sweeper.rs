@@ -16,13 +16,15 @@ use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::model::JobId;
+use crate::model::{Id, JobId};
 use crate::store::{Conn, Store};
 
 /// How much one transaction removes.
 const CHUNKS: i64 = 256;
 const JOBS: i64 = 100;
 const CHANGES: i64 = 10_000;
+/// How many ids one query looks for.
+const IDS: usize = 1_000;
 /// How long to wait before looking again without a bell.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -45,16 +47,43 @@ impl Sweeper {
     /// Sweeps until it is dropped.
     pub async fn run(self) {
         let mut bell = self.events.deletions();
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        let mut by_itself = false;
         loop {
-            if let Err(error) = self.sweep().await {
+            let swept = match self.sweep().await {
+                Ok(()) if by_itself && self.store.is_shared() => self.sweep_what_others_removed().await,
+                swept => swept,
+            };
+            if let Err(error) = swept {
                 self.metrics.sweep_failed();
                 tracing::error!(error = ?error, "what was deleted could not be cleared away; trying again later");
             }
-            tokio::select! {
-                () = bell.rung() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            by_itself = tokio::select! {
+                () = bell.rung() => false,
+                _ = look_again.tick() => true, // at once for the first time
+            };
+        }
+    }
+
+    /// Removes what belongs to workspaces and pipelines whose rows another server has removed. What is here is looked at first: whatever is
+    /// made meanwhile is not among it.
+    async fn sweep_what_others_removed(&self) -> Result<(), Error> {
+        for workspaces in names_in(&self.directory.clone_locks()).await?.chunks(IDS) {
+            let ids = workspaces.to_vec();
+            let known = self.store.read(move |conn| async move { conn.known_workspaces(&ids).await }.boxed()).await?;
+            for gone in workspaces.iter().filter(|id| !known.contains(id)) {
+                // The lock last: it says that there is, or was, a clone.
+                remove_directories(vec![self.directory.repository(*gone), self.directory.clone_lock(*gone)]).await?;
             }
         }
+        for pipelines in names_in(&self.directory.meltano_pipelines()).await?.chunks(IDS) {
+            let ids = pipelines.to_vec();
+            let known = self.store.read(move |conn| async move { conn.known_pipelines(&ids).await }.boxed()).await?;
+            for gone in pipelines.iter().filter(|id| !known.contains(id)) {
+                remove_directories(vec![self.directory.meltano_pipelines().join(gone.to_string())]).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn sweep(&self) -> Result<(), Error> {
@@ -79,7 +108,9 @@ impl Sweeper {
             }
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
-            if remove_directories(vec![self.directory.repository(workspace)]).await? {
+            // The repository at a user's URL is the user's.
+            let here = [self.directory.repository(workspace), self.directory.clone_lock(workspace)];
+            if remove_directories(here.into_iter().chain(self.directory.origin(workspace)).collect()).await? {
                 self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?;
             }
         }
@@ -115,9 +146,21 @@ async fn remove_directories(paths: Vec<PathBuf>) -> Result<bool, Error> {
     tokio::task::spawn_blocking(remove).await.map_err(Error::internal)
 }
 
-/// Removes a directory with all that jobs have put there, also below directories that they made read-only.
+/// The ids that things in a directory are called by.
+async fn names_in<T: 'static>(directory: &Path) -> Result<Vec<Id<T>>, Error> {
+    let directory = directory.to_owned();
+    let list = move || {
+        let names =
+            fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_str().and_then(|it| it.parse().ok())));
+        names.filter_map(io::Result::transpose).collect::<io::Result<Vec<Id<T>>>>()
+    };
+    tokio::task::spawn_blocking(list).await.map_err(Error::internal)?.map_err(Error::internal)
+}
+
+/// Removes a directory with all that jobs have put there, also below directories that they made read-only; or a file.
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_directories(path)?;
             fs::remove_dir_all(path)

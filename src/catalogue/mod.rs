@@ -37,9 +37,9 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// The plugins that come with the program, and those that `*.yml` files in this directory define, which take the place of one of the
-    /// program's that has their name. There need not be such a directory.
-    pub fn read(directory: &Path) -> Result<Self, CatalogueError> {
+    /// The plugins that come with the program, and those that `*.yml` files in these directories define, which take the place of one of the
+    /// program's that has their name. There need not be such directories.
+    pub fn read(directories: &[PathBuf]) -> Result<Self, CatalogueError> {
         let mut plugins = BTreeMap::new();
         for (name, text) in SHIPPED {
             let plugin = parse(Path::new(name), text)?;
@@ -47,7 +47,11 @@ impl Catalogue {
         }
         let unreadable = |path: &Path, error| CatalogueError::Unreadable(path.to_owned(), error);
         let mut defined_in = BTreeMap::new();
-        for path in definition_files(directory).map_err(|error| unreadable(directory, error))? {
+        let mut files = Vec::new();
+        for directory in directories {
+            files.extend(definition_files(directory).map_err(|error| unreadable(directory, error))?);
+        }
+        for path in files {
             let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
             let plugin = parse(&path, &text)?;
             if let Some(other) = defined_in.insert(plugin.name.clone(), path.clone()) {
@@ -92,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_comes_with_the_program_can_be_read() {
-        let catalogue = Catalogue::read(Path::new("/nowhere")).unwrap();
+        let catalogue = Catalogue::read(&["/nowhere".into()]).unwrap();
         let names: Vec<&str> = catalogue.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["tap-spreadsheets", "target-csv", "target-jsonl"]);
         assert!(
@@ -105,7 +109,7 @@ mod tests {
     fn a_file_that_is_no_definition_is_named() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("x.yml"), "name: tap-x\nplugin_type: nonsense\n").unwrap();
-        let error = Catalogue::read(directory.path()).unwrap_err().to_string();
+        let error = Catalogue::read(&[directory.path().to_owned()]).unwrap_err().to_string();
         assert!(error.contains("x.yml") && error.contains("nonsense"), "{error}");
     }
 
@@ -114,11 +118,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let definition = "name: target-jsonl\nplugin_type: loaders\nexecutable: mine\n";
         fs::write(directory.path().join("mine.yml"), definition).unwrap();
-        let catalogue = Catalogue::read(directory.path()).unwrap();
+        let catalogue = Catalogue::read(&[directory.path().to_owned()]).unwrap();
         assert_eq!(catalogue.get("target-jsonl").unwrap().pip_url, None);
         assert_eq!(catalogue.iter().count(), SHIPPED.len());
         fs::write(directory.path().join("other.yml"), definition).unwrap();
-        let error = Catalogue::read(directory.path()).unwrap_err().to_string();
+        let error = Catalogue::read(&[directory.path().to_owned()]).unwrap_err().to_string();
         assert!(error.contains("mine.yml") && error.contains("other.yml"), "{error}");
     }
 }

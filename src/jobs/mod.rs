@@ -39,7 +39,7 @@ pub use pipelines::{NewPipeline, PipelineChanges};
 pub use schedules::MissedTicks;
 pub use sealing::Settings;
 pub use state::{Ending, Holder};
-pub use validate::{email as check_email, workspace_name as check_workspace_name};
+pub use validate::email as check_email;
 pub use webhooks::{NewWebhook, WebhookChanges};
 
 use unit::Unit;
@@ -57,6 +57,8 @@ pub struct Rules {
     pub missed_ticks: MissedTicks,
     /// Whether webhooks may lead to private addresses.
     pub private_webhooks: bool,
+    /// Whether repositories may be on the server's own disk.
+    pub file_repositories: bool,
 }
 
 /// The jobs. Clones share them.

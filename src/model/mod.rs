@@ -12,6 +12,7 @@ mod names;
 mod node;
 mod pipeline;
 mod property;
+mod repository_url;
 mod schedule;
 mod time;
 pub mod webhook;
@@ -32,6 +33,7 @@ pub use names::{
 pub use node::{HomeId, Node};
 pub use pipeline::{Definition, Pipeline};
 pub use property::{Property, PropertyValue, Sealed, variable};
+pub use repository_url::RepositoryUrl;
 pub use schedule::Schedule;
 pub use time::Timestamp;
 pub use webhook::{Delivery, Webhook, WebhookSecret};

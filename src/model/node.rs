@@ -4,16 +4,16 @@ use diesel::prelude::*;
 
 use super::{Id, ServerId, Timestamp};
 
-/// A data directory. Only its id is kept.
+/// A directory of a server's. Only its id is kept.
 #[derive(Debug)]
 pub struct Home;
 
-/// The id of a data directory, which one server process at a time has.
+/// The id of a data directory, which one server process at a time has, or of a directory that several share.
 pub type HomeId = Id<Home>;
 
 /// A server process.
 #[derive(Debug, Clone, PartialEq, Queryable, Insertable)]
-#[diesel(table_name = crate::store::schema::nodes)]
+#[diesel(table_name = crate::store::schema::nodes, treat_none_as_default_value = false)]
 pub struct Node {
     /// Its id, new at every start.
     pub id: ServerId,
@@ -33,6 +33,8 @@ pub struct Node {
     pub home: HomeId,
     /// Where that is.
     pub directory: String,
+    /// The directory that it shares with the other nodes of its database.
+    pub shared: Option<HomeId>,
 }
 
 impl Node {

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{InvitationId, ResourceStatus, Timestamp, WorkspaceId};
+use super::{InvitationId, RepositoryUrl, ResourceStatus, Timestamp, WorkspaceId};
 
 /// A workspace: it owns pipelines, jobs and a git repository.
 #[derive(Debug, Clone, Queryable, Insertable)]
@@ -23,7 +23,7 @@ pub struct Workspace {
     /// When it was deleted: it is kept until the last of its processes is gone.
     pub deleted: Option<Timestamp>,
     /// The git URL that its repository comes from and goes to, if that is not the servers' own.
-    pub origin: Option<String>,
+    pub origin: Option<RepositoryUrl>,
 }
 
 impl Workspace {

@@ -14,6 +14,9 @@ use crate::task::{self, PipelineContent, PipelineFile, Plugin, Task};
 /// Where programs are looked for if the server has no PATH itself.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// It stays right when the program's file is replaced while it runs.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How a job is started.
 pub(super) struct Start {
     /// What its supervisor is told.
@@ -66,7 +69,8 @@ pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand>
     }
 }
 
-/// A plain script runs under bash in the repository, with the settings in its environment. What uses Meltano is a task first.
+/// A plain script runs under bash in the repository, with the settings in its environment. What uses Meltano, or whose repository is a clone, is a
+/// task first.
 fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start, NoCommand> {
     let file = file(pipeline, &claimed.definition, claimed);
     let settings = settings(claimed, runner)?;
@@ -78,6 +82,10 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start,
             "The pipeline has no script, no actions and no data components: there is nothing to run.",
         ));
     };
+    if origin(claimed, runner).is_some() {
+        let arguments = leave(claimed, Task::PipelineRun(file), runner)?;
+        return start(claimed, THIS_PROGRAM, arguments, Vec::new(), settings, runner);
+    }
     // The word after the script is its name, `$0`, which bash puts before its complaints.
     let arguments = vec!["-c".to_owned(), script.clone(), pipeline.name.clone()];
     start(claimed, "bash", arguments, Vec::new(), settings, runner)
@@ -85,17 +93,34 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start,
 
 /// A system task is done by this program itself, in a process of its own.
 fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runner) -> Result<Start, NoCommand> {
-    let place = runner.directory.task(claimed.job.id);
-    let order = task::Order { task, meltano: runner.meltano.clone() };
-    let repository = runner.directory.repository(claimed.workspace.id);
-    let prepared: io::Result<()> = std::fs::create_dir_all(repository).and_then(|()| task::leave(&place, &order));
-    prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
-    let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
+    let arguments = leave(claimed, task, runner)?;
     // A task hands them on to what installs, and to nothing else.
     let network = std::env::vars_os()
         .filter_map(|(name, value)| Some((task::handed_on(name.to_str()?)?, value.into_string().ok()?)))
         .collect();
-    start(claimed, "/proc/self/exe", vec!["task".to_owned(), place.to_owned()], network, settings, runner)
+    start(claimed, THIS_PROGRAM, arguments, network, settings, runner)
+}
+
+/// Leaves a task for the process that is to do it, and answers what that is told.
+fn leave(claimed: &Claimed, task: Task, runner: &Runner) -> Result<Vec<String>, NoCommand> {
+    let place = runner.directory.task(claimed.job.id);
+    let node = runner.jobs.is_shared().then(|| runner.lease.node().name.clone());
+    let order = task::Order { task, meltano: runner.meltano.clone(), origin: origin(claimed, runner), node };
+    let repository = runner.directory.repository(claimed.workspace.id);
+    let prepared: io::Result<()> = std::fs::create_dir_all(repository).and_then(|()| task::leave(&place, &order));
+    prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
+    let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
+    Ok(vec!["task".to_owned(), place.to_owned()])
+}
+
+/// Where the workspace's repository comes from, if the one here is a clone.
+fn origin(claimed: &Claimed, runner: &Runner) -> Option<task::Origin> {
+    let workspace = &claimed.workspace;
+    let (shared, lock) = (runner.directory.origin(workspace.id), runner.directory.clone_lock(workspace.id));
+    match &workspace.origin {
+        Some(url) => Some(task::Origin::at(url, shared, lock)),
+        None => shared.map(|path| task::Origin::shared(&path, lock)),
+    }
 }
 
 fn start(
@@ -106,7 +131,10 @@ fn start(
     settings: Settings,
     runner: &Runner,
 ) -> Result<Start, NoCommand> {
-    let secrets = Secrets::of(settings.sensitive.iter().map(|value| value.as_str())).map_err(|error| {
+    let origin = origin(claimed, runner);
+    let of_origin = origin.as_ref().and_then(|it| it.secret());
+    let sensitive = settings.sensitive.iter().map(|value| value.as_str()).chain(of_origin);
+    let secrets = Secrets::of(sensitive).map_err(|error| {
         NoCommand::because(format!("The sensitive values could not be kept out of the log: {error}"))
     })?;
     let mut environment = environment(&claimed.job);

@@ -209,6 +209,11 @@ impl Conn {
         self.all(cleared).await
     }
 
+    /// Which of these pipelines there are, deleted ones that are not cleared away yet among them.
+    pub async fn known_pipelines(&mut self, ids: &[PipelineId]) -> Result<Vec<PipelineId>, Error> {
+        self.all(pipelines::table.filter(pipelines::id.eq_any(ids)).select(pipelines::id)).await
+    }
+
     /// Removes a deleted pipeline that has no jobs left.
     pub async fn remove_pipeline(&mut self, id: PipelineId) -> Result<(), Error> {
         self.remove_triggers_of(id).await?;

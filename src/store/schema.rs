@@ -41,6 +41,7 @@ diesel::table! {
         machine -> Text,
         home -> Uid,
         directory -> Text,
+        shared -> Nullable<Uid>,
     }
 }
 

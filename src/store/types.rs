@@ -12,7 +12,7 @@ use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
 use crate::model::{
-    ActivityLevel, CauseType, Failure, Id, JobStatus, JobStopReason, JobType, ResourceStatus, Timestamp,
+    ActivityLevel, CauseType, Failure, Id, JobStatus, JobStopReason, JobType, RepositoryUrl, ResourceStatus, Timestamp,
 };
 
 /// A UUID: `uuid` in PostgreSQL, its 16 bytes in SQLite.
@@ -110,6 +110,24 @@ macro_rules! stored_as_name {
 }
 
 stored_as_name!(JobType, JobStatus, JobStopReason, ResourceStatus, CauseType, ActivityLevel);
+
+impl<DB: Backend> ToSql<Text, DB> for RepositoryUrl
+where
+    str: ToSql<Text, DB>,
+{
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
+        self.as_str().to_sql(out)
+    }
+}
+
+impl<DB: Backend> FromSql<Text, DB> for RepositoryUrl
+where
+    String: FromSql<Text, DB>,
+{
+    fn from_sql(value: DB::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(String::from_sql(value)?.into())
+    }
+}
 
 /// Stores a structure of the model as JSON.
 macro_rules! stored_as_json {

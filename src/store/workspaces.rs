@@ -8,7 +8,7 @@ use super::fragment::{either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{jobs, workspaces};
 use crate::error::Error;
-use crate::model::{ResourceStatus, Timestamp, Workspace, WorkspaceId};
+use crate::model::{RepositoryUrl, ResourceStatus, Timestamp, Workspace, WorkspaceId};
 
 impl Conn {
     /// Stores a new workspace.
@@ -73,6 +73,17 @@ impl Conn {
         ));
         self.run(change).await?;
         Ok(())
+    }
+
+    /// Sets where a workspace's repository comes from and goes to.
+    pub async fn set_workspace_origin(&mut self, id: WorkspaceId, origin: Option<&RepositoryUrl>) -> Result<(), Error> {
+        self.run(diesel::update(workspaces::table.find(id)).set(workspaces::origin.eq(origin))).await?;
+        Ok(())
+    }
+
+    /// Which of these workspaces there are, deleted ones that are not cleared away yet among them.
+    pub async fn known_workspaces(&mut self, ids: &[WorkspaceId]) -> Result<Vec<WorkspaceId>, Error> {
+        self.all(workspaces::table.filter(workspaces::id.eq_any(ids)).select(workspaces::id)).await
     }
 
     /// Sets a workspace's status.

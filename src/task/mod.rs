@@ -5,9 +5,12 @@
 
 mod git;
 mod meltano;
+mod origin;
 mod pipeline_config;
 mod pipeline_run;
 mod pipeline_verify;
+mod place;
+mod workplace;
 mod workspace_init;
 
 use std::fs;
@@ -18,6 +21,8 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on};
+pub use origin::Origin;
+use workplace::Workplace;
 
 /// A task, and what it needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +31,10 @@ pub struct Order {
     pub task: Task,
     /// Which Meltano there is.
     pub meltano: Meltano,
+    /// Where the workspace's repository comes from and goes to, if the one here is a clone.
+    pub origin: Option<Origin>,
+    /// What this server is called, if there may be others.
+    pub node: Option<String>,
 }
 
 /// What a task is to do.
@@ -40,7 +49,7 @@ pub enum Task {
     PipelineConfig(PipelineFile),
     /// Show and check a pipeline.
     PipelineVerify(PipelineFile),
-    /// Run a pipeline that uses Meltano.
+    /// Run a pipeline: one that uses Meltano, or whose repository has to be brought up to date first.
     PipelineRun(PipelineFile),
 }
 
@@ -139,15 +148,27 @@ pub fn run(directory: &Path) -> ExitCode {
 }
 
 fn perform(directory: &Path) -> Result<(), Failure> {
-    let Order { task, meltano } = serde_json::from_slice(&fs::read(directory.join(ORDER))?)?;
+    let order = directory.join(ORDER);
+    let Order { task, meltano, origin, node } = serde_json::from_slice(&fs::read(&order)?)?;
+    // It may say how one gets to the origin, which is nothing for what the task becomes.
+    fs::remove_file(&order)?;
+    let place = Workplace::new(origin.as_ref(), directory);
     let commit_id = match task {
-        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, &meltano, directory)?),
-        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, &meltano, directory)?),
+        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, &meltano, &place)?),
+        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, &meltano, &place)?),
         Task::PipelineVerify(file) => {
+            place.update()?;
             pipeline_verify::run(&file, &meltano)?;
             None
         }
-        Task::PipelineRun(file) => return Err(pipeline_run::run(&file, &meltano)),
+        Task::PipelineRun(file) => {
+            place.update()?;
+            if let Some(node) = node {
+                let here = std::env::current_dir()?;
+                say(format_args!("Running on {node}, in {}: what it writes stays there.", here.display()));
+            }
+            return Err(pipeline_run::run(&file, &meltano));
+        }
     };
     fs::write(directory.join(OUTCOME), serde_json::to_vec(&Outcome { commit_id })?)?;
     Ok(())
@@ -176,6 +197,12 @@ fn write_whole(path: &Path, content: &str) -> io::Result<()> {
 /// Writes a file of the repository to the current directory. Jobs can write there too: a link that one has put in the place of a directory is
 /// not followed.
 fn write_in_place(path: &Path, content: &str) -> io::Result<()> {
+    make_directories(path)?;
+    write_whole(path, content)
+}
+
+/// Makes the directories that a file is to be in.
+fn make_directories(path: &Path) -> io::Result<()> {
     let mut directory = PathBuf::new();
     for part in path.parent().into_iter().flat_map(Path::components) {
         directory.push(part);
@@ -186,7 +213,7 @@ fn write_in_place(path: &Path, content: &str) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    write_whole(path, content)
+    Ok(())
 }
 
 /// A line of the task's log. A log that nobody reads is no reason to fail.

@@ -1,6 +1,9 @@
-//! `PIPELINE_RUN` of a pipeline that uses Meltano. One that is a plain script needs nothing of this: it is run as it is.
+//! `PIPELINE_RUN` of a pipeline that uses Meltano, or whose repository is a clone. A plain script in a repository of this server's needs nothing
+//! of this: it is run as it is.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use super::meltano::Meltano;
 use super::{Failure, PipelineFile};
@@ -12,6 +15,10 @@ pub(super) fn run(file: &PipelineFile, meltano: &Meltano) -> Failure {
 }
 
 fn become_run(file: &PipelineFile, meltano: &Meltano) -> Result<Failure, Failure> {
+    if let (false, Some(script)) = (file.uses_meltano(), &file.content.inline_script) {
+        // What is in the environment is the script's.
+        return Ok(Command::new("bash").args(["-c", script, &file.name]).exec().into());
+    }
     let program = meltano.find()?;
     let runs = meltano.for_pipeline(&program, Path::new("."), &file.id)?;
     runs.install(&file.plugins)?;

@@ -108,7 +108,8 @@ CREATE TABLE nodes (
   pid_start     BIGINT      NOT NULL,          -- its start time (/proc/PID/stat, in ticks)
   machine       TEXT        NOT NULL,          -- and where both mean something: the machine's boot, and the namespace of its process ids
   home          UUID        NOT NULL,   -- its data directory, which one process at a time has: by its id,
-  directory     TEXT        NOT NULL    -- and by its path
+  directory     TEXT        NOT NULL,   -- and by its path
+  shared        UUID                    -- the directory that it shares with the others, which all have to have
 );
 
 -- A job, its state, and who holds it.

@@ -11,7 +11,8 @@ CREATE TABLE nodes (
   pid_start     INTEGER NOT NULL,            -- its start time (/proc/PID/stat, in ticks)
   machine       TEXT    NOT NULL,            -- and where both mean something: the machine's boot, and the namespace of its process ids
   home          BLOB    NOT NULL CHECK (length(home) = 16),   -- its data directory, which one process at a time has: by its id,
-  directory     TEXT    NOT NULL    -- and by its path
+  directory     TEXT    NOT NULL,   -- and by its path
+  shared        BLOB CHECK (length(shared) = 16)   -- the directory that it shares with the others; nobody shares this database
 ) STRICT, WITHOUT ROWID;
 
 -- The queue of a workspace. Its row is what a change of the workspace's jobs locks, where there are locks.

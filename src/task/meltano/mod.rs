@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 
 pub(super) use installation::{Missing, Program};
-pub(super) use project::Project;
+pub(super) use project::{Project, is_of_project};
 
 /// Which Meltano is used, and where it keeps what.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,7 +29,7 @@ pub struct MeltanoOptions {
     pub meltano: Option<String>,
 
     /// Where Meltano keeps how far a pipeline has loaded: a URI that Meltano knows as a state backend, such as `s3://bucket/prefix`. In the data
-    /// directory unless it is said here.
+    /// directory unless it is said here; with PostgreSQL, in the shared directory.
     #[arg(long, env = "JOBSTREAM_MELTANO_STATE", value_name = "URI")]
     pub meltano_state: Option<String>,
 }
@@ -43,14 +43,16 @@ pub struct Meltano {
     pub home: PathBuf,
     /// The state backend that the operator has named.
     pub state: Option<String>,
+    /// The directory for the state, if the operator has named none.
+    pub states: PathBuf,
 }
 
 impl MeltanoOptions {
-    /// What tasks are told, where Meltano is kept in this directory.
-    pub fn found_in(&self, home: PathBuf) -> Meltano {
+    /// What tasks are told, where Meltano is kept in this directory, and its state in that.
+    pub fn found_in(&self, home: PathBuf, states: PathBuf) -> Meltano {
         // A variable that is set to nothing says nothing.
         let said = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-        Meltano { command: said(&self.meltano), home, state: said(&self.meltano_state) }
+        Meltano { command: said(&self.meltano), home, state: said(&self.meltano_state), states }
     }
 }
 
@@ -85,10 +87,14 @@ const NETWORK: [&str; 12] = [
 /// What a task finds before the names of such variables: so a property is none of them, whatever it is called.
 const HANDED_ON: &str = "JOBSTREAM_NETWORK_";
 
-/// The name under which a task is handed a variable that says how the network, or the Python package index, is reached. None for others.
+/// Whether a variable of the server says how the network, or the Python package index, is reached.
+pub(super) fn is_of_network(variable: &str) -> bool {
+    NETWORK.contains(&variable) || variable.starts_with("PIP_") || variable.starts_with("UV_")
+}
+
+/// The name under which a task is handed such a variable. None for others.
 pub fn handed_on(variable: &str) -> Option<String> {
-    let is_of_network = NETWORK.contains(&variable) || variable.starts_with("PIP_") || variable.starts_with("UV_");
-    is_of_network.then(|| format!("{HANDED_ON}{variable}"))
+    is_of_network(variable).then(|| format!("{HANDED_ON}{variable}"))
 }
 
 /// The variables that a task was handed for what installs.
@@ -122,7 +128,7 @@ pub(super) struct Runs<'a> {
 impl Meltano {
     /// Where it is kept how far a pipeline has loaded, unless the operator has said where.
     fn state_of(&self, pipeline: &str) -> PathBuf {
-        self.home.join("state").join(pipeline)
+        self.states.join(pipeline)
     }
 
     /// What is kept of a pipeline: the installed plugins, Meltano's own database, the files of runs.

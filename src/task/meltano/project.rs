@@ -17,6 +17,12 @@ use crate::task::{Failure, say, write_in_place};
 
 const PROJECT_FILE: &str = "meltano.yml";
 
+/// Whether a file is of a project that this makes.
+pub(in crate::task) fn is_of_project(path: &Path) -> bool {
+    let is_included = || path.to_str().is_some_and(|path| path.ends_with(".meltano.yml"));
+    path == Path::new(PROJECT_FILE) || path.starts_with("plugins") || is_included()
+}
+
 /// A project, checked out.
 #[derive(Debug)]
 pub(in crate::task) struct Project {
