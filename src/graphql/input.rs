@@ -10,21 +10,27 @@ use crate::model::{self, ActivityLevel, Definition, PropertyValue};
 pub(super) struct CreateWorkspaceInput {
     /// Its name, unique among workspaces: at most 100 characters.
     pub(super) name: String,
+    /// Where its repository comes from and goes to: a git URL (https, http, ssh, git, or `user@host:path`) whose branch `main` the server works on.
+    /// Without it, the servers' own place.
+    pub(super) repository_url: Option<String>,
 }
 
-/// What is to change in a workspace. A field left out is unchanged.
+/// What is to change in a workspace. A field left out is unchanged, null is the default.
 #[derive(InputObject)]
 pub(super) struct UpdateWorkspaceInput {
     /// The workspace.
     pub(super) id: ID,
     /// Its new name.
-    pub(super) name: MaybeUndefined<String>,
+    name: MaybeUndefined<String>,
+    /// Where its repository comes from and goes to from now on. Null: the servers' own place. If it is another than now, the workspace is PROVISIONING
+    /// until its `WORKSPACE_INIT` job has brought there what the repository holds.
+    repository_url: MaybeUndefined<String>,
 }
 
 impl UpdateWorkspaceInput {
-    /// The new name, if there is to be one.
-    pub(super) fn name(&self) -> Option<String> {
-        name(self.name.clone())
+    /// The workspace, as it is named; the new name, if there is to be one; and the new URL, if there is to be one or none.
+    pub(super) fn parts(self) -> (ID, Option<String>, Option<Option<String>>) {
+        (self.id, name(self.name), nullable(self.repository_url))
     }
 }
 

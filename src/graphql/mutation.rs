@@ -16,7 +16,7 @@ use super::scalars::{Ids, id};
 use super::webhook::Webhook;
 use super::workspace::Workspace;
 use crate::error::{Error, both};
-use crate::jobs::{Jobs, NewPipeline, NewWebhook, WebhookChanges, check_email, check_workspace_name};
+use crate::jobs::{Jobs, NewPipeline, NewWebhook, WebhookChanges, check_email};
 use crate::model::{ActivityLevel, WebhookSecret};
 
 pub(super) struct Mutation;
@@ -30,20 +30,20 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be created.")] input: CreateWorkspaceInput,
     ) -> Result<CreateWorkspacePayload> {
-        let (workspace, jobs) = ctx.data_unchecked::<Jobs>().create_workspace(input.name).await?;
+        let (workspace, jobs) = ctx.data_unchecked::<Jobs>().create_workspace(input.name, input.repository_url).await?;
         Ok(CreateWorkspacePayload { workspace: Workspace(workspace), jobs: jobs.into_iter().map(Job).collect() })
     }
 
-    /// Changes a workspace. One that is FAILED is provisioned again: a `WORKSPACE_INIT` job is queued.
+    /// Changes a workspace. One that is FAILED, or whose repository is to be elsewhere, is provisioned again: a `WORKSPACE_INIT` job is queued.
     async fn update_workspace(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "What is to change.")] input: UpdateWorkspaceInput,
     ) -> Result<UpdateWorkspacePayload> {
-        let name = input.name();
-        let checked = name.as_deref().map_or(Ok(()), check_workspace_name);
-        let (workspace, ()) = both(id("input.id", &input.id), checked)?;
-        let workspace = ctx.data_unchecked::<Jobs>().update_workspace(workspace, name).await?;
+        let (workspace, name, url) = input.parts();
+        let jobs = ctx.data_unchecked::<Jobs>();
+        let (workspace, changes) = both(id("input.id", &workspace), jobs.workspace_changes(name, url))?;
+        let workspace = jobs.update_workspace(workspace, changes).await?;
         Ok(UpdateWorkspacePayload { workspace: Workspace(workspace) })
     }
 

@@ -45,6 +45,11 @@ impl Workspace {
         &self.0.alias
     }
 
+    /// The git URL that its repository comes from and goes to, without a user's name and password. Null: it is the servers' own.
+    async fn repository_url(&self) -> Option<String> {
+        self.0.origin.as_ref().map(ToString::to_string)
+    }
+
     /// PROVISIONING until its `WORKSPACE_INIT` job has ended, then READY or FAILED.
     async fn status(&self) -> ResourceStatus {
         self.0.status

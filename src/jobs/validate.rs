@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use super::Used;
 use crate::catalogue::{DataPlugin, is_name};
 use crate::error::{Error, Problem};
-use crate::model::{Definition, Property, Schedule, Timestamp, variable};
+use crate::model::{Definition, Property, RepositoryUrl, Schedule, Timestamp, variable};
 
 /// Characters of a name; a pipeline's becomes the name of a file.
 const NAME_CHARS: usize = 100;
@@ -25,11 +25,22 @@ const SCHEDULE_BYTES: usize = 256;
 const TIMEOUT_SECONDS: i32 = 7 * 24 * 60 * 60;
 const MAX_RETRIES: i32 = 100;
 
-/// Checks the name of a workspace.
-pub fn workspace_name(name: &str) -> Result<(), Error> {
+/// Checks the name of a workspace, and the URL of its repository, as far as they are given.
+pub(super) fn workspace(
+    name: Option<&str>,
+    repository_url: Option<String>,
+    files_allowed: bool,
+) -> Result<Option<RepositoryUrl>, Error> {
     let mut problems = Problems::default();
-    problems.name(name);
-    problems.into_result()
+    if let Some(name) = name {
+        problems.name(name);
+    }
+    let parsed = repository_url.map(|url| RepositoryUrl::parse(url, files_allowed)).transpose();
+    let url = parsed.unwrap_or_else(|fault| {
+        problems.add("repositoryUrl", fault);
+        None
+    });
+    problems.into_result().map(|()| url)
 }
 
 /// Checks an e-mail address: its form, not whether somebody reads it.

@@ -4,12 +4,25 @@ use futures_util::FutureExt;
 
 use super::{Jobs, Unit, validate};
 use crate::error::Error;
-use crate::model::{Invitation, InvitationId, Job, JobType, PipelineId, ResourceStatus, Workspace, WorkspaceId};
+use crate::model::{
+    Invitation, InvitationId, Job, JobType, PipelineId, RepositoryUrl, ResourceStatus, Workspace, WorkspaceId,
+};
+
+/// What is to change in a workspace: what is here has been looked at.
+#[derive(Debug)]
+pub struct WorkspaceChanges {
+    name: Option<String>,
+    origin: Option<Option<RepositoryUrl>>,
+}
 
 impl Jobs {
     /// Creates a workspace, and queues the job that makes its repository and one user task of each kind.
-    pub async fn create_workspace(&self, name: String) -> Result<(Workspace, Vec<Job>), Error> {
-        validate::workspace_name(&name)?;
+    pub async fn create_workspace(
+        &self,
+        name: String,
+        repository_url: Option<String>,
+    ) -> Result<(Workspace, Vec<Job>), Error> {
+        let origin = validate::workspace(Some(&name), repository_url, self.rules.file_repositories)?;
         self.commit(move |unit| {
             async move {
                 unit.workspace_name_is_free(&name, None).await?;
@@ -21,7 +34,7 @@ impl Jobs {
                     name,
                     status: ResourceStatus::Provisioning,
                     deleted: None,
-                    origin: None,
+                    origin,
                 };
                 unit.conn.insert_workspace(&workspace).await?;
                 unit.conn.insert_queue(workspace.id, unit.now).await?;
@@ -37,18 +50,31 @@ impl Jobs {
         .await
     }
 
-    /// Renames a workspace; without a name, only marks it as modified. One that is FAILED is provisioned again.
-    pub async fn update_workspace(&self, id: WorkspaceId, name: Option<String>) -> Result<Workspace, Error> {
-        if let Some(name) = &name {
-            validate::workspace_name(name)?;
-        }
+    /// Changes to a workspace, if they can be made: its name, and the URL of its repository, or that there is to be none.
+    pub fn workspace_changes(
+        &self,
+        name: Option<String>,
+        repository_url: Option<Option<String>>,
+    ) -> Result<WorkspaceChanges, Error> {
+        let is_given = repository_url.is_some();
+        let origin = validate::workspace(name.as_deref(), repository_url.flatten(), self.rules.file_repositories)?;
+        Ok(WorkspaceChanges { name, origin: is_given.then_some(origin) })
+    }
+
+    /// Changes a workspace; without changes, only marks it as modified. One that is FAILED, or whose repository is to be elsewhere, is provisioned
+    /// again.
+    pub async fn update_workspace(&self, id: WorkspaceId, changes: WorkspaceChanges) -> Result<Workspace, Error> {
         self.commit(move |unit| {
             async move {
                 let before = unit.workspace(id).await?;
-                let name = name.unwrap_or(before.name);
+                let name = changes.name.unwrap_or(before.name);
                 unit.workspace_name_is_free(&name, Some(id)).await?;
                 unit.conn.rename_workspace(id, &name, &Workspace::alias_of(&name), unit.now).await?;
-                if before.status == ResourceStatus::Failed {
+                let moved = changes.origin.filter(|origin| *origin != before.origin);
+                if let Some(origin) = &moved {
+                    unit.conn.set_workspace_origin(id, origin.as_ref()).await?;
+                }
+                if before.status == ResourceStatus::Failed || moved.is_some() {
                     unit.conn.set_workspace_status(id, ResourceStatus::Provisioning).await?;
                     unit.conn.sort_queue(id, None).await?;
                     unit.queue_for_workspace(id, JobType::WorkspaceInit).await?;
