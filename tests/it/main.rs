@@ -34,6 +34,7 @@ mod pipelines;
 mod plugins;
 mod provisioning;
 mod queue;
+mod repositories;
 mod rescue;
 mod schedules;
 mod schema;
