@@ -42,22 +42,16 @@ impl Jobs {
 
     /// Notes the key, and says whether it is the one that the database needs.
     pub async fn note_key(&self) -> Result<bool, Error> {
-        let note = || {
-            let cipher = self.cipher.clone();
-            self.commit(move |unit| {
-                async move {
-                    unit.note_key(&cipher).await?;
-                    let noted = unit.conn.encryption_key().await?;
-                    Ok(noted.as_deref() == Some(cipher.fingerprint()))
-                }
-                .boxed()
-            })
-        };
-        match note().await {
-            // Another server has noted one at the same moment.
-            Err(Error::Conflict(_)) => note().await,
-            noted => noted,
-        }
+        let cipher = self.cipher.clone();
+        self.commit(move |unit| {
+            async move {
+                unit.note_key(&cipher).await?;
+                let noted = unit.conn.encryption_key().await?;
+                Ok(noted.as_deref() == Some(cipher.fingerprint()))
+            }
+            .boxed()
+        })
+        .await
     }
 
     /// Seals the sensitive values that an earlier version has stored as they are.

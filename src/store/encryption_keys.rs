@@ -16,11 +16,11 @@ impl Conn {
         self.optional(encryption_keys::table.select(encryption_keys::fingerprint).limit(1)).await
     }
 
-    /// Notes which key values are sealed with.
+    /// Notes which key values are sealed with, unless another is noted already.
     pub async fn insert_encryption_key(&mut self, fingerprint: &str) -> Result<(), Error> {
         let created = self.now().await?;
         let row = (encryption_keys::fingerprint.eq(fingerprint), encryption_keys::created.eq(created));
-        self.run(diesel::insert_into(encryption_keys::table).values(row)).await?;
+        self.run(diesel::insert_into(encryption_keys::table).values(row).on_conflict_do_nothing()).await?;
         Ok(())
     }
 

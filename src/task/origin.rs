@@ -12,8 +12,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::git::{BRANCH, plumbing, run};
 use super::Failure;
+use super::git::{BRANCH, plumbing, run};
 use super::meltano::is_of_network;
 use crate::model::RepositoryUrl;
 
