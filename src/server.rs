@@ -75,7 +75,7 @@ impl Server {
             catalogue.clone(),
             cipher,
             options.rules(),
-            lease.node().id,
+            lease.node().clone(),
         );
         if store.is_shared() && !jobs.note_key().await.map_err(explain)? {
             return Err(KeyError::AnotherKey(key_file).into());

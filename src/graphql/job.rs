@@ -87,6 +87,12 @@ impl Job {
         self.0.max_attempts
     }
 
+    /// The server that runs it, or ran its last attempt; null if none has. What a run writes into its workspace's repository stays in that server's
+    /// clone of it.
+    async fn node(&self) -> Option<&str> {
+        self.0.node.as_deref()
+    }
+
     /// Why it ended with ERROR; null if it did not.
     async fn failure(&self) -> Option<JobFailure> {
         let model::Failure { summary, plugin, line } = self.0.failure.clone()?;

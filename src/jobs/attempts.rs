@@ -53,10 +53,10 @@ pub struct Claimed {
 impl Jobs {
     /// Takes the oldest job that may start, for a runner whose supervisor this is.
     pub async fn claim(&self, supervisor: SupervisorIdentity) -> Result<Claim, Error> {
-        let (owner, catalogue, most_running) = (self.owner, self.catalogue.clone(), self.rules.workspace_slots);
+        let (node, catalogue, most_running) = (self.node.clone(), self.catalogue.clone(), self.rules.workspace_slots);
         self.commit(move |unit| {
             async move {
-                if unit.conn.is_shared() && !unit.conn.holds_lease(owner, unit.now).await? {
+                if unit.conn.is_shared() && !unit.conn.holds_lease(node.id, unit.now).await? {
                     return Ok(Claim::Nothing { wait: Some(UNLEASED) });
                 }
                 let queued = match unit.next_job(most_running).await? {
@@ -66,7 +66,7 @@ impl Jobs {
                         return Ok(Claim::Nothing { wait: at.map(|at| at.since(unit.now).max(CONTENDED)) });
                     }
                 };
-                let started = state::start(&queued, owner, supervisor, unit.now);
+                let started = state::start(&queued, &node, supervisor, unit.now);
                 let job = unit.change(&queued, started).await?;
                 let workspace = unit.workspace(job.workspace).await?;
                 let pipeline = match job.pipeline {
@@ -190,9 +190,9 @@ impl Jobs {
 
     /// Queues a job again that this supervisor was to hold and never heard of: it was claimed, and that was not acknowledged.
     pub async fn give_up_claim(&self, supervisor: SupervisorIdentity) -> Result<(), Error> {
-        let (owner, of_owner) = (self.owner, self.jobs_of(self.owner).await?);
+        let of_owner = self.jobs_of(self.node.id).await?;
         for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
-            tracing::warn!(job = %job.id, %owner, "a claim was stored and not acknowledged; queueing the job again");
+            tracing::warn!(job = %job.id, "a claim was stored and not acknowledged; queueing the job again");
             self.take_over(&job, None, Ending::Interrupted).await?;
         }
         Ok(())

@@ -30,7 +30,7 @@ use crate::cipher::Cipher;
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::model::ServerId;
+use crate::model::Node;
 use crate::store::{Scope, Store};
 
 pub use attempts::{Claim, Claimed};
@@ -70,7 +70,8 @@ pub struct Jobs {
     catalogue: Catalogue,
     cipher: Cipher,
     rules: Rules,
-    owner: ServerId,
+    /// The server process that these are the jobs of.
+    node: Node,
 }
 
 impl Jobs {
@@ -82,9 +83,9 @@ impl Jobs {
         catalogue: Catalogue,
         cipher: Cipher,
         rules: Rules,
-        owner: ServerId,
+        node: Node,
     ) -> Self {
-        Self { store, events, metrics, catalogue, cipher, rules, owner }
+        Self { store, events, metrics, catalogue, cipher, rules, node }
     }
 
     /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::model::{Job, JobStatus, JobStopReason, JobType, ServerId, SupervisorIdentity, Timestamp};
+use crate::model::{Job, JobStatus, JobStopReason, JobType, Node, SupervisorIdentity, Timestamp};
 
 /// How an attempt came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,13 @@ pub enum Holder {
 }
 
 /// The next state of a job that a runner takes.
-pub(super) fn start(job: &Job, owner: ServerId, supervisor: SupervisorIdentity, now: Timestamp) -> Job {
+pub(super) fn start(job: &Job, node: &Node, supervisor: SupervisorIdentity, now: Timestamp) -> Job {
     Job {
         status: JobStatus::Running,
         not_before: None,
         start_time: Some(now),
-        owner: Some(owner),
+        owner: Some(node.id),
+        node: Some(node.name.clone()),
         supervisor_pid: Some(supervisor.pid),
         supervisor_start: Some(supervisor.start),
         supervisor_boot: Some(supervisor.boot),
@@ -135,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{JobId, WorkspaceId};
+    use crate::model::{Id, JobId, WorkspaceId};
 
     #[derive(Debug, Clone, PartialEq)]
     enum Step {
@@ -165,11 +166,26 @@ mod tests {
         super::super::unit::new_job(JobId::random(), WorkspaceId::random(), None, None, type_, max_attempts, now)
     }
 
+    fn node(now: Timestamp) -> Node {
+        Node {
+            id: Id::random(),
+            name: "node".to_owned(),
+            started: now,
+            lease_until: now,
+            pid: 1,
+            pid_start: 0,
+            machine: String::new(),
+            home: Id::random(),
+            directory: String::new(),
+            shared: Some(Id::random()),
+        }
+    }
+
     fn take(job: &Job, step: &Step, now: Timestamp) -> Option<Job> {
         let supervisor = || SupervisorIdentity { pid: 2, start: 3, boot: "boot".to_owned() };
         match step {
             Step::Start if job.status == JobStatus::Queued && !JobType::USER_TASKS.contains(&job.type_) => {
-                Some(start(job, ServerId::random(), supervisor(), now))
+                Some(start(job, &node(now), supervisor(), now))
             }
             Step::Stop(reason) => stop(job, *reason, now).ok(),
             Step::End(ending) if job.status == JobStatus::Running => {

@@ -66,6 +66,7 @@ pub(super) fn new_job(
         cause_job: None,
         cause_tick: None,
         failure: None,
+        node: None,
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Job {
     pub cause_tick: Option<Timestamp>,
     /// Why it ended with ERROR.
     pub failure: Option<Failure>,
+    /// What people call the server that runs it, or ran it last.
+    pub node: Option<String>,
 }
 
 /// Why a job ended with ERROR.

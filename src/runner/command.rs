@@ -104,8 +104,7 @@ fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runne
 /// Leaves a task for the process that is to do it, and answers what that is told.
 fn leave(claimed: &Claimed, task: Task, runner: &Runner) -> Result<Vec<String>, NoCommand> {
     let place = runner.directory.task(claimed.job.id);
-    let node = runner.jobs.is_shared().then(|| runner.lease.node().name.clone());
-    let order = task::Order { task, meltano: runner.meltano.clone(), origin: origin(claimed, runner), node };
+    let order = task::Order { task, meltano: runner.meltano.clone(), origin: origin(claimed, runner) };
     let repository = runner.directory.repository(claimed.workspace.id);
     let prepared: io::Result<()> = std::fs::create_dir_all(repository).and_then(|()| task::leave(&place, &order));
     prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;

@@ -76,6 +76,7 @@ impl Conn {
             jobs::changed_at.eq(after.changed_at),
             jobs::previous_status.eq(after.previous_status),
             jobs::failure.eq(after.failure.as_ref()),
+            jobs::node.eq(after.node.as_deref()),
         );
         match self.run(diesel::update(expected).set(state)).await? {
             1 => Ok(()),

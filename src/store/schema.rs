@@ -122,6 +122,7 @@ diesel::table! {
         cause_job -> Nullable<Uid>,
         cause_tick -> Nullable<Instant>,
         failure -> Nullable<Text>,
+        node -> Nullable<Text>,
     }
 }
 

@@ -33,8 +33,6 @@ pub struct Order {
     pub meltano: Meltano,
     /// Where the workspace's repository comes from and goes to, if the one here is a clone.
     pub origin: Option<Origin>,
-    /// What this server is called, if there may be others.
-    pub node: Option<String>,
 }
 
 /// What a task is to do.
@@ -149,7 +147,7 @@ pub fn run(directory: &Path) -> ExitCode {
 
 fn perform(directory: &Path) -> Result<(), Failure> {
     let order = directory.join(ORDER);
-    let Order { task, meltano, origin, node } = serde_json::from_slice(&fs::read(&order)?)?;
+    let Order { task, meltano, origin } = serde_json::from_slice(&fs::read(&order)?)?;
     // It may say how one gets to the origin, which is nothing for what the task becomes.
     fs::remove_file(&order)?;
     let place = Workplace::new(origin.as_ref(), directory);
@@ -163,10 +161,6 @@ fn perform(directory: &Path) -> Result<(), Failure> {
         }
         Task::PipelineRun(file) => {
             place.update()?;
-            if let Some(node) = node {
-                let here = std::env::current_dir()?;
-                say(format_args!("Running on {node}, in {}: what it writes stays there.", here.display()));
-            }
             return Err(pipeline_run::run(&file, &meltano));
         }
     };

@@ -112,6 +112,7 @@ async fn the_contract_is_in_the_schema() {
         "id",
         "logs",
         "maxAttempts",
+        "node",
         "pipeline",
         "startTime",
         "status",

@@ -150,6 +150,7 @@ CREATE TABLE jobs (
   cause_job         UUID,                      -- the job whose completion triggered it; it may be gone
   cause_tick        TIMESTAMPTZ,               -- the tick of the schedule
   failure           TEXT,                      -- why it ended with ERROR, as JSON
+  node              TEXT,                      -- what people call the server that runs it, or ran it last
 
   -- A job has an owner while it runs, and only then; it has ended when it is final, and only then.
   CHECK ((status = 'RUNNING') = (owner IS NOT NULL)),

@@ -18,6 +18,7 @@ DROP INDEX jobs_ready_for_repository;
 CREATE INDEX jobs_queue ON jobs (created, id)
   WHERE status = 'QUEUED' AND type IN ('WORKSPACE_INIT', 'PIPELINE_CONFIG', 'PIPELINE_VERIFY', 'PIPELINE_RUN');
 CREATE INDEX jobs_backoff ON jobs (not_before) WHERE not_before IS NOT NULL;
+ALTER TABLE jobs DROP COLUMN node;
 ALTER TABLE jobs DROP COLUMN ready;
 DROP TABLE queues;
 DROP TABLE nodes;

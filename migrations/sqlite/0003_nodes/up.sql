@@ -34,6 +34,9 @@ UPDATE jobs SET ready = max(created, coalesce(not_before, 0))
       OR NOT EXISTS (SELECT 1 FROM pipelines p WHERE p.id = jobs.pipeline AND p.status = 'PROVISIONING'));
 INSERT INTO queues (workspace, turn) SELECT id, (SELECT min(ready) FROM jobs WHERE jobs.workspace = workspaces.id) FROM workspaces;
 
+-- What people call the server that runs it, or ran it last.
+ALTER TABLE jobs ADD COLUMN node TEXT;
+
 -- A workspace's queue, oldest first: what changes its repository, which is done by one job at a time, and the rest.
 DROP INDEX jobs_queue;
 DROP INDEX jobs_backoff;
