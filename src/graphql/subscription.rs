@@ -93,7 +93,11 @@ impl Subscription {
         let store = ctx.data_unchecked::<Store>().clone();
         let progress = ctx.data_unchecked::<Progress>().clone();
         let mut at = progress.goes_on_from().unwrap_or(sequence);
-        let mut logs = log::read(&store, job, LogRequest::From(at, ENOUGH)).await?;
+        // Whoever has read already is not told that the database is away.
+        let mut logs = match progress.goes_on_from() {
+            Some(at) => log::read_when_there(&store, job, LogRequest::From(at, ENOUGH)).await?,
+            None => log::read(&store, job, LogRequest::From(at, ENOUGH)).await?,
+        };
         Ok(try_stream! {
             loop {
                 let (next, complete, nothing_new) = (logs.next_sequence, logs.complete, logs.is_empty());

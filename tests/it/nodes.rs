@@ -230,12 +230,15 @@ async fn while_the_database_is_away_jobs_go_on_and_their_lines_wait_on_disk() {
         scratch.display(),
         wait_for(&scratch.join("gate"))
     );
-    let pipeline = server.pipeline(&workspace, "P", &format!("{}; {script}", wait_for(&scratch.join("start")))).await;
+    let script = format!("echo began; {}; {script}", wait_for(&scratch.join("start")));
+    let pipeline = server.pipeline(&workspace, "P", &script).await;
     let job = server.run(&pipeline).await;
     server.job_is(&job, "RUNNING").await;
     let mut client = server.client().await;
     let query = "subscription($id: ID!) { jobLogs(jobId: $id) { lines { sequence text } complete } }";
     let logs = client.begin(query, json!({ "id": job })).await.expect("a subscription");
+    let began = within(client.next_data(&logs)).await.expect("an event").expect("no end");
+    assert_eq!(began["jobLogs"]["lines"][0]["text"], "began");
     let mut changes = server.changes(json!({ "jobId": job })).await;
     assert_eq!(changes.next().await.expect("the present")["status"], "RUNNING");
 
@@ -260,7 +263,7 @@ async fn while_the_database_is_away_jobs_go_on_and_their_lines_wait_on_disk() {
         );
     }
     let (sequences, texts): (Vec<u64>, Vec<String>) = seen.into_iter().unzip();
-    assert!(sequences.iter().zip(0..).all(|(sequence, number)| *sequence == number), "each once, in order");
+    assert!(sequences.iter().zip(1..).all(|(sequence, number)| *sequence == number), "each once, in order");
     let expected: Vec<String> = (0..20_000).map(|i| format!("line {i}")).chain(["last".to_owned()]).collect();
     assert_eq!((texts.len(), texts), (expected.len(), expected));
     let seen = changes.until(|change| change["status"] == "COMPLETE").await;
