@@ -42,11 +42,6 @@ impl RepositoryUrl {
         &self.0
     }
 
-    /// Whether it leads to the server's own disk.
-    pub fn is_file(&self) -> bool {
-        Url::parse(&self.0).is_ok_and(|url| url.scheme() == "file")
-    }
-
     /// How git gets there.
     pub fn access(&self) -> Access {
         let plain = |protocols| Access { address: self.0.clone(), protocols, user: None, password: None };
@@ -111,8 +106,9 @@ fn fault(text: &str, files_allowed: bool) -> Option<String> {
         return (!is_ssh(text)).then(|| FORMS.to_owned());
     }
     let Ok(url) = Url::parse(text) else { return Some(FORMS.to_owned()) };
-    // git would take another part of it for the scheme.
-    if !text.get(..url.scheme().len() + 3).is_some_and(|it| it == format!("{}://", url.scheme())) {
+    // Of what follows, git and this would take different parts for the scheme and the host.
+    let rest = text.strip_prefix(url.scheme()).and_then(|rest| rest.strip_prefix("://"));
+    if rest.is_none_or(|rest| rest.contains('\\') || (rest.starts_with('/') && url.scheme() != "file")) {
         return Some(FORMS.to_owned());
     }
     let host = url.host_str().unwrap_or_default();
@@ -131,8 +127,10 @@ fn fault(text: &str, files_allowed: bool) -> Option<String> {
         "ssh" | "git" if url.password().is_some() || (url.scheme() == "git" && !url.username().is_empty()) => {
             Some("Only https:// and http:// know passwords; with ssh it is the key of the server's user.".to_owned())
         }
-        // Either would be taken for an option of ssh's.
-        "ssh" | "git" if host.starts_with('-') || url.username().starts_with('-') => Some(FORMS.to_owned()),
+        // Either could be taken for an option of ssh's.
+        "ssh" | "git" if [host, url.username()].iter().any(|it| it.starts_with('-') || it.contains('%')) => {
+            Some(FORMS.to_owned())
+        }
         "ssh" | "git" => None,
         _ => Some(FORMS.to_owned()),
     }
@@ -206,6 +204,8 @@ mod tests {
             "ftp://example.com/a",
             "https:///a",
             "https:/example.com/a",
+            "https://example.com\\@other/a",
+            "ssh://%2DoProxyCommand=true/a",
             "https://user:a%0ab@example.com/a",
             "https://example.com/a b",
             "git@example.com::a",

@@ -226,6 +226,12 @@ impl Repository {
     }
 }
 
+/// What a reference leads to, if that stands in a file of its own, as it does until somebody packs references.
+pub(super) fn loose(directory: &Path, reference: &str) -> Option<String> {
+    let commit = fs::read_to_string(directory.join(reference)).ok()?.trim_end().to_owned();
+    (commit.len() >= 40 && commit.chars().all(|it| it.is_ascii_hexdigit())).then_some(commit)
+}
+
 /// git with an environment of its own.
 pub(super) fn plumbing() -> Command {
     let mut command = Command::new("git");

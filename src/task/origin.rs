@@ -13,7 +13,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::git::{BRANCH, plumbing, run};
+use super::git::{BRANCH, loose, plumbing, run};
 use super::meltano::is_of_network;
 use crate::model::RepositoryUrl;
 
@@ -87,6 +87,11 @@ impl Origin {
         let lock = File::options().create(true).append(true).open(&self.lock)?;
         lock.lock()?;
         Ok(lock)
+    }
+
+    /// Its newest commit, if that can be told without git.
+    pub(super) fn seen(&self) -> Option<String> {
+        self.is_shared().then(|| loose(Path::new(&self.address), BRANCH)).flatten()
     }
 
     fn is_shared(&self) -> bool {

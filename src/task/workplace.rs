@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::git::{BRANCH, PLACED, Repository};
+use super::git::{BRANCH, PLACED, Repository, loose};
 use super::meltano::Project;
 use super::origin::{Origin, Way};
 use super::place::place;
@@ -43,6 +43,11 @@ impl<'a> Workplace<'a> {
     /// Brings the clone up to date, if it is one. Jobs may be using it.
     pub(super) fn update(&self) -> Result<(), Failure> {
         let Some(origin) = self.origin else { return Ok(()) };
+        // Most often nothing is new, and that is to cost next to nothing.
+        let seen = origin.seen();
+        if seen.is_some() && [PLACED, BRANCH].iter().all(|it| loose(Path::new(".git"), it) == seen) {
+            return Ok(());
+        }
         let _lock = origin.lock()?;
         let repository = Repository::find(self.scratch)?;
         let head = repository.head().map(str::to_owned);
