@@ -35,6 +35,7 @@ mod plugins;
 mod provisioning;
 mod queue;
 mod repositories;
+mod repository_urls;
 mod rescue;
 mod schedules;
 mod schema;

@@ -1,8 +1,7 @@
-//! Repositories that are clones: on several servers of one database, and of a git URL.
+//! Repositories that are clones, on several servers of one database.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,6 +39,16 @@ impl Site {
         [self.with_slots(one, "n1", "0"), self.with_slots(other, "n2", "2")]
     }
 
+    /// Lets the first server of a pair run jobs again.
+    fn swap_back(&self, [one, other]: [TestServer; 2]) -> [TestServer; 2] {
+        [self.with_slots(one, "n1", "2"), self.with_slots(other, "n2", "0")]
+    }
+
+    /// How many rows there are for a workspace.
+    fn rows_of(&self, workspace: &str) -> i64 {
+        self.database.count(&format!("workspaces WHERE id = '{workspace}'"))
+    }
+
     fn with_slots(&self, server: TestServer, name: &str, slots: &str) -> TestServer {
         let (url, shared) = (self.database.url(), self.shared.path().to_str().expect("UTF-8").to_owned());
         server.kill_and_restart_with(&[
@@ -63,7 +72,7 @@ impl Site {
 }
 
 /// Runs a pipeline to its end, and answers its log if it is COMPLETE.
-async fn run(server: &TestServer, pipeline: &str) -> String {
+pub async fn run(server: &TestServer, pipeline: &str) -> String {
     let job = server.run(pipeline).await;
     let done = server.final_job(&job).await;
     let log = server.log_text(&job).await;
@@ -78,7 +87,7 @@ async fn newest_job(server: &TestServer, workspace: &str, type_: &str) -> Value 
 }
 
 /// A bare repository that is a user's, and its URL.
-fn users_repository() -> (TempDir, String) {
+pub fn users_repository() -> (TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
     git(directory.path(), &["init", "--quiet", "--bare", "--initial-branch=main", "."]);
     let url = format!("file://{}", directory.path().display());
@@ -86,7 +95,7 @@ fn users_repository() -> (TempDir, String) {
 }
 
 /// Pushes a file to a repository as somebody else would.
-fn push(repository: &Path, path: &str, content: &str) {
+pub fn push(repository: &Path, path: &str, content: &str) {
     let elsewhere = tempfile::tempdir().expect("a directory");
     git(elsewhere.path(), &["clone", "--quiet", repository.to_str().expect("UTF-8"), "."]);
     fs::create_dir_all(elsewhere.path().join(path).parent().expect("a parent")).expect("a directory");
@@ -95,15 +104,6 @@ fn push(repository: &Path, path: &str, content: &str) {
     let own = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"];
     git(elsewhere.path(), &[&own[..], &["commit", "--quiet", "--message", path]].concat());
     git(elsewhere.path(), &["push", "--quiet", "origin", "HEAD:main"]);
-}
-
-async fn workspace_at(server: &TestServer, name: &str, url: &str) -> String {
-    let input = json!({ "name": name, "repositoryUrl": url });
-    let created = server.change("createWorkspace", input, "workspace { id } jobs { id type }").await;
-    let jobs = created["jobs"].as_array().expect("jobs");
-    let init = text(&jobs.iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("the job")["id"]);
-    assert_eq!(server.final_job(init).await["status"], "COMPLETE", "{}", server.log_text(init).await);
-    text(&created["workspace"]["id"]).to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,13 +172,6 @@ async fn servers_that_configure_in_turn_make_one_history() {
     assert_eq!(git(&clone, &["status", "--porcelain"]), "");
 }
 
-impl Site {
-    /// Lets the first server of a pair run jobs again.
-    fn swap_back(&self, [one, other]: [TestServer; 2]) -> [TestServer; 2] {
-        [self.with_slots(one, "n1", "2"), self.with_slots(other, "n2", "0")]
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_is_ahead_of_its_origin_or_behind_is_brought_up_to_date() {
     let Some(site) = Site::new() else { return };
@@ -204,43 +197,6 @@ async fn a_clone_that_is_ahead_of_its_origin_or_behind_is_brought_up_to_date() {
     assert!(log.contains("from elsewhere\n"), "{log}");
     assert_eq!(fs::read_to_string(clone.join("deep/er/file.txt")).expect("the file"), "deep\n");
     assert_eq!(git(&clone, &["rev-parse", "main"]), git(&origin, &["rev-parse", "main"]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_that_is_killed_before_it_has_pushed_is_complete_when_it_is_repeated() {
-    let server = TestServer::with(&["--allow-file-repositories"]);
-    let (origin, url) = users_repository();
-    let workspace = workspace_at(&server, "W", &url).await;
-    let before = git(origin.path(), &["rev-parse", "main"]);
-    // The origin does not take the commit until the server is gone.
-    let (reached, go) = (server.scratch().join("reached"), server.scratch().join("go"));
-    hook(origin.path(), &format!("touch {}; {}", reached.display(), wait_for(&go)));
-    let created = server.begin_pipeline(json!({ "workspaceId": workspace, "name": "P", "script": "true" })).await;
-    eventually("it pushes", async || reached.exists().then_some(())).await;
-    let server = server.kill_and_restart();
-    let job = text(&created["job"]["id"]);
-    assert_eq!(server.final_job(job).await["status"], "ERROR", "it has one try");
-    assert_eq!(git(origin.path(), &["rev-parse", "main"]), before);
-    assert!(!server.repository(&workspace).join("pipelines/P.yml").exists(), "what the origin has not is nowhere");
-
-    fs::write(&go, "").expect("a file");
-    let input = json!({ "id": created["pipeline"]["id"] });
-    let updated = server.change("updatePipeline", input, "job { id }").await;
-    let done = server.final_job(text(&updated["job"]["id"])).await;
-    assert_eq!(
-        (&done["status"], text(&done["commitId"])),
-        (&json!("COMPLETE"), git(origin.path(), &["rev-parse", "main"]).as_str())
-    );
-    assert_eq!(git(origin.path(), &["rev-parse", "main^"]), before);
-    assert!(server.repository(&workspace).join("pipelines/P.yml").exists());
-}
-
-/// Has a repository run this before it takes a commit.
-fn hook(repository: &Path, script: &str) {
-    let hook = repository.join("hooks/pre-receive");
-    fs::create_dir_all(hook.parent().expect("a parent")).expect("a directory");
-    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).expect("a file");
-    assert!(Command::new("chmod").arg("+x").arg(&hook).status().expect("chmod").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,58 +309,12 @@ async fn a_deleted_workspace_leaves_nothing_on_any_server() {
     // It is gone when the rows go.
     other.kill();
     one.delete("Workspace", &workspace).await;
-    eventually("the rows go", async || (one.count_in(&site, &workspace) == 0).then_some(())).await;
+    eventually("the rows go", async || (site.rows_of(&workspace) == 0).then_some(())).await;
     assert!(!clones[0].exists() && !clones[2].exists(), "{clones:?}");
     assert!(clones[1].exists());
     let other = other.restart();
     eventually("its clone goes too", async || (!clones[1].exists()).then_some(())).await;
     assert!(other.repository(&kept).exists() && site.origin(&kept).exists());
-}
-
-impl TestServer {
-    fn count_in(&self, site: &Site, workspace: &str) -> i64 {
-        site.database.count(&format!("workspaces WHERE id = '{workspace}'"))
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_workspace_with_a_url_has_its_commits_there() {
-    let server = TestServer::with(&["--allow-file-repositories"]);
-    let (origin, url) = users_repository();
-    let workspace = workspace_at(&server, "W", &url).await;
-    let pipeline = server.pipeline(&workspace, "P", "cat more/data.txt").await;
-    let files = git(origin.path(), &["ls-tree", "-r", "--name-only", "main"]);
-    assert_eq!(files, "README.md\npipelines/P.yml");
-    push(origin.path(), "more/data.txt", "from the user\n");
-    let log = run(&server, &pipeline).await;
-    assert_eq!(log, "from the user\n", "nobody else could run it, so it is not said where it runs");
-    let again = server.pipeline(&workspace, "Q", "true").await;
-    assert_eq!(git(origin.path(), &["rev-list", "--count", "main"]), "4");
-
-    let query = "query($id: ID!) { workspace(id: $id) { repositoryUrl status } }";
-    let read = server.data(query, json!({ "id": workspace })).await;
-    assert_eq!(read["workspace"]["repositoryUrl"], url);
-    // Elsewhere, where something is already, nothing is lost.
-    let (other, other_url) = users_repository();
-    let elsewhere = tempfile::tempdir().expect("a directory");
-    git(elsewhere.path(), &["init", "--quiet", "--initial-branch=main", "."]);
-    fs::write(elsewhere.path().join("theirs.txt"), "").expect("a file");
-    git(elsewhere.path(), &["add", "."]);
-    let own = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"];
-    git(elsewhere.path(), &[&own[..], &["commit", "--quiet", "--message", "Theirs"]].concat());
-    git(elsewhere.path(), &["push", "--quiet", other.path().to_str().expect("UTF-8"), "main"]);
-    let input = json!({ "id": workspace, "repositoryUrl": other_url });
-    let moved = server.change("updateWorkspace", input, "workspace { status repositoryUrl }").await;
-    assert_eq!(moved["workspace"], json!({ "status": "PROVISIONING", "repositoryUrl": other_url }));
-    run(&server, &again).await;
-    let files = git(other.path(), &["ls-tree", "-r", "--name-only", "main"]);
-    assert_eq!(files, "pipelines/P.yml\npipelines/Q.yml\ntheirs.txt");
-
-    let back = json!({ "id": workspace, "repositoryUrl": null });
-    let back = server.change("updateWorkspace", back, "workspace { repositoryUrl }").await;
-    assert_eq!(back["workspace"]["repositoryUrl"], Value::Null);
-    server.pipeline(&workspace, "R", "true").await;
-    assert!(!git(other.path(), &["ls-tree", "-r", "--name-only", "main"]).contains("R.yml"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -432,81 +342,6 @@ async fn where_the_repository_goes_can_change_on_any_server() {
         git(&site.origin(&workspace), &["rev-parse", "main"]),
         "the servers have a copy"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_push_that_comes_too_late_is_done_again() {
-    let server = TestServer::with(&["--allow-file-repositories"]);
-    let (origin, url) = users_repository();
-    let workspace = workspace_at(&server, "W", &url).await;
-    // Somebody else is always faster, once.
-    let rival = tempfile::tempdir().expect("a directory");
-    git(rival.path(), &["clone", "--quiet", &url, "."]);
-    let own = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"];
-    git(rival.path(), &[&own[..], &["commit", "--quiet", "--allow-empty", "--message", "Rival"]].concat());
-    let push = format!("git -C {} push --quiet origin main", rival.path().display());
-    hook(origin.path(), &format!("rm \"$0\"\nunset $(git rev-parse --local-env-vars) GIT_QUARANTINE_PATH\n{push}"));
-    server.pipeline(&workspace, "P", "true").await;
-    let log = git(origin.path(), &["log", "--format=%s", "main"]);
-    assert_eq!(log, "Configure pipeline P\nRival\nCreate the workspace");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repository_that_cannot_be_reached_is_told_without_its_password() {
-    let server = TestServer::start();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
-    let secret = "swordfish-1234";
-    let url = format!("http://user:{secret}@{address}/a.git");
-    let created = server
-        .change(
-            "createWorkspace",
-            json!({ "name": "W", "repositoryUrl": url }),
-            "workspace { id repositoryUrl } jobs { id type }",
-        )
-        .await;
-    let shown = format!("http://{address}/a.git");
-    assert_eq!(created["workspace"]["repositoryUrl"], shown);
-    let jobs = created["jobs"].as_array().expect("jobs");
-    let init = text(&jobs.iter().find(|it| it["type"] == "WORKSPACE_INIT").expect("the job")["id"]);
-    assert_eq!(server.final_job(init).await["status"], "ERROR");
-    let log = server.log_text(init).await;
-    assert!(log.contains(&shown) && !log.contains(secret), "{log}");
-    let failure = server.data("query($id: ID!) { job(id: $id) { failure { summary } } }", json!({ "id": init })).await;
-    assert!(!failure.to_string().contains(secret), "{failure}");
-    assert!(!server.log().contains(secret), "{}", server.log());
-    let repository = server.repository(text(&created["workspace"]["id"]));
-    let found = Command::new("grep").args(["-rlF", secret]).arg(&repository).output().expect("grep");
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "no file of the repository holds it");
-    eventually("what the job was told is gone", async || {
-        let left = fs::read_dir(server.data_directory().join("tasks")).expect("tasks").count();
-        (left == 0).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_url_that_leads_elsewhere_is_refused_with_its_path() {
-    let server = TestServer::start();
-    for url in [
-        "",
-        "/srv/a.git",
-        "file:///srv/a.git",
-        "ext::sh -c true",
-        "-oProxyCommand=true",
-        "--upload-pack=true",
-        "ssh://-oProxyCommand=true/a",
-        "ftp://example.com/a",
-        "https://",
-    ] {
-        let refused = server.refused("createWorkspace", json!({ "name": "W", "repositoryUrl": url })).await;
-        assert_eq!(refused.paths(), ["input.repositoryUrl"], "{url}");
-    }
-    let refused = server.refused("createWorkspace", json!({ "name": "", "repositoryUrl": "no" })).await;
-    assert_eq!(refused.paths(), ["input.name", "input.repositoryUrl"]);
-    let refused = server.refused("updateWorkspace", json!({ "id": "no", "name": "", "repositoryUrl": "no" })).await;
-    assert_eq!(refused.paths(), ["input.id", "input.name", "input.repositoryUrl"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -566,4 +401,34 @@ async fn a_stopped_script_in_a_clone_gets_its_signals() {
     server.stop(&job).await;
     assert_eq!(server.final_job(&job).await["status"], "STOPPED");
     assert!(file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pipeline_has_loaded_is_known_on_every_server() {
+    let Some(site) = Site::new() else { return };
+    let (url, shared) = (site.database.url(), site.shared.path().to_str().expect("UTF-8").to_owned());
+    let with = |name: &str, slots: &str| {
+        let own = ["--database-url", &url, "--shared-dir", &shared, "--node-name", name, "--slots", slots];
+        TestServer::with_meltano(&own)
+    };
+    let (Some(one), Some(other)) = (with("n1", "2"), with("n2", "0")) else { return };
+    let workspace = one.workspace("W").await;
+    let records = |number: &str| json!([{ "name": "tap-x.records", "value": number }]);
+    let input = json!({
+        "workspaceId": workspace, "name": "P", "dataComponents": ["tap-x", "target-y"], "properties": records("3"),
+    });
+    let pipeline = one.pipeline_with(input).await;
+    let log = run(&one, &pipeline).await;
+    assert!(log.contains("Run completed"), "{log}");
+    one.change("updatePipeline", json!({ "id": pipeline, "properties": records("5") }), "__typename").await;
+
+    let [_one, other] = site.swap([one, other]);
+    let log = run(&other, &pipeline).await;
+    assert!(log.contains("Run completed"), "{log}");
+    let loaded = fs::read_to_string(other.repository(&workspace).join("output/records.jsonl")).expect("records");
+    let ids: Vec<i64> = loaded
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["id"].as_i64().expect("an id"))
+        .collect();
+    assert_eq!(ids, [4, 5], "the first three stayed where they were loaded");
 }
