@@ -187,6 +187,11 @@ pub struct DatabaseOptions {
     #[arg(long, env = "JOBSTREAM_SPOOL_BYTES", value_name = "BYTES", default_value_t = 64 << 20)]
     pub spool_bytes: u64,
 
+    /// Writes to jobs that others have taken over: to show that tests notice.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub unfenced: bool,
+
     /// How many connections to PostgreSQL this server has at the most, beside one for notifications.
     #[arg(long, env = "JOBSTREAM_DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u16).range(4..=1000))]
     pub database_connections: u16,
@@ -232,12 +237,21 @@ impl Options {
         let Self { retry_backoff, workspace_slots, time_zone: zone, missed_ticks, .. } = *self;
         Rules {
             retry_backoff,
+            fenced: self.is_fenced(),
             workspace_slots,
             zone,
             missed_ticks,
             private_webhooks: self.webhooks.allow_private_webhooks,
             file_repositories: self.allow_file_repositories,
         }
+    }
+
+    /// Whether a server lets go of jobs that others have taken over. Each does, but for one that shows that tests notice.
+    fn is_fenced(&self) -> bool {
+        #[cfg(debug_assertions)]
+        return !self.database.unfenced;
+        #[cfg(not(debug_assertions))]
+        true
     }
 
     /// How long leases are.

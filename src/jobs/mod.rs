@@ -49,6 +49,8 @@ use unit::Unit;
 pub struct Rules {
     /// The wait before the second attempt. It doubles with every further one, up to a minute.
     pub retry_backoff: Duration,
+    /// Whether a write that expects another owner than a job has is refused.
+    pub fenced: bool,
     /// How many jobs of one workspace may run at a time, if there is a limit.
     pub workspace_slots: Option<u32>,
     /// The time zone of schedules.
@@ -103,13 +105,13 @@ impl Jobs {
         W: for<'u, 'c> FnOnce(&'u mut Unit<'c>) -> BoxFuture<'u, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        let (jobs, most_running) = (self.clone(), self.rules.workspace_slots);
+        let (jobs, most_running, fenced) = (self.clone(), self.rules.workspace_slots, self.rules.fenced);
         let stored_and_published = tokio::spawn(async move {
             let write = jobs.store.write_to(scope, move |conn| {
                 async move {
                     let now = conn.now().await?;
                     let (held, rings, tally) = Default::default();
-                    let mut unit = Unit { conn, now, held, rings, tally };
+                    let mut unit = Unit { conn, now, held, fenced, rings, tally };
                     let result = work(&mut unit).await?;
                     unit.settle_queues(most_running).await?;
                     Ok((result, unit.rings, unit.tally))

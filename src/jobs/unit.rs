@@ -20,6 +20,8 @@ pub(super) struct Unit<'c> {
     pub(super) now: Timestamp,
     /// The workspaces whose jobs nobody else changes until this is stored; with when they were served, if they are now.
     pub(super) held: BTreeMap<WorkspaceId, Option<Timestamp>>,
+    /// See [`Rules::fenced`](super::Rules::fenced).
+    pub(super) fenced: bool,
     pub(super) rings: Rings,
     pub(super) tally: Tally,
 }

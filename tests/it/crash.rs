@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::history::{Change, Event, FinalJob, FinalState, Line, Violation, Wish, check};
 use crate::support::{PATIENCE, TestServer, eventually, is_alive, text};
 
-const OPTIONS: &[&str] = &["--slots", "3", "--stop-grace", "0.3", "--retry-backoff", "0.05"];
+pub const OPTIONS: &[&str] = &["--slots", "3", "--stop-grace", "0.3", "--retry-backoff", "0.05"];
 const MUTATORS: u64 = 3;
 const FOLLOWERS: usize = 4;
 const PIPELINES: usize = 8;
@@ -32,7 +32,8 @@ read -r -a stat 2> /dev/null < "/proc/$server/stat"
 # Where the server is dead already, its parent has another name: then this very process is one of those that are about to be ended.
 if [ "${stat[1]}" = "(jobstream)" ]; then
   enrol
-  for other in "$D"/processes/*; do
+  # Where there are several servers, what is left of one ends while others go on.
+  [ -z "$SEVERAL" ] && for other in "$D"/processes/*; do
     name=${other##*/}
     [ "${name%%-*}" = "$server" ] && continue
     read -r -a stat 2> /dev/null < "/proc/${name#*-}/stat" || continue
@@ -55,10 +56,10 @@ const SCRIPTS: [(&str, u32); 6] = [
 ];
 
 /// The choices of a run: splitmix64, so that they can be repeated.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -66,7 +67,7 @@ impl Random {
         (z ^ (z >> 31)) % end
     }
 
-    fn pick<T: Clone>(&mut self, items: &[T]) -> Option<T> {
+    pub fn pick<T: Clone>(&mut self, items: &[T]) -> Option<T> {
         let index = self.below(items.len().max(1) as u64);
         items.get(usize::try_from(index).expect("an index")).cloned()
     }
@@ -81,7 +82,7 @@ struct Following {
 
 /// What all clients know, over all servers.
 #[derive(Default)]
-struct Clients {
+pub struct Clients {
     history: Mutex<Vec<Event>>,
     pipelines: Mutex<Vec<String>>,
     jobs: Mutex<Vec<String>>,
@@ -285,69 +286,112 @@ fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|it| it.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_promise_is_kept_when_servers_are_killed_at_random_moments() {
-    let rounds = number_from("JOBSTREAM_CRASH_ROUNDS").unwrap_or(30);
-    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos();
-    let seed = number_from("JOBSTREAM_CRASH_SEED").unwrap_or(clock.into());
-    eprintln!("JOBSTREAM_CRASH_SEED={seed} repeats the choices of this run");
-    let mut random = Random(seed);
-    let mut server = TestServer::with(OPTIONS);
-    let scratch = server.scratch();
-    for directory in ["locks", "processes"] {
-        std::fs::create_dir(scratch.join(directory)).expect("a directory");
-    }
-    let prelude = format!("D='{}'\n{PREAMBLE}", scratch.display());
-    let clients = Arc::new(Clients::default());
-    let start = server.cursor().await;
-    clients.cursor.lock().expect("the cursor").clone_from(&start);
-    let workspaces = vec![server.workspace("First").await, server.workspace("Second").await];
+/// Something that happens at random moments while clients ask for things, watch and follow; and what they were told.
+pub struct Storm {
+    pub clients: Arc<Clients>,
+    pub random: Random,
+    seed: u64,
+    pub rounds: u64,
+    start: String,
+    scratch: PathBuf,
+    workspaces: Vec<String>,
+    prelude: String,
+}
 
-    for _ in 0..rounds {
-        let address = server.address();
-        let mut tasks = JoinSet::new();
-        for _ in 0..MUTATORS {
-            let random = Random(random.below(u64::MAX));
-            tasks.spawn(Arc::clone(&clients).mutate(address, random, workspaces.clone(), prelude.clone()));
+impl Storm {
+    /// A storm over the database of this server, of so many rounds if nothing else is said. Jobs meet in this directory; `settings` is Bash that
+    /// their scripts begin with.
+    pub async fn over(server: &TestServer, rounds: u64, scratch: PathBuf, settings: &str) -> Self {
+        let rounds = number_from("JOBSTREAM_CRASH_ROUNDS").unwrap_or(rounds);
+        let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_nanos();
+        let seed = number_from("JOBSTREAM_CRASH_SEED").unwrap_or(clock.into());
+        eprintln!("JOBSTREAM_CRASH_SEED={seed} repeats the choices of this run");
+        for directory in ["locks", "processes"] {
+            std::fs::create_dir(scratch.join(directory)).expect("a directory");
         }
-        let watch = Arc::clone(&clients);
+        let prelude = format!("D='{}'; {settings}\n{PREAMBLE}", scratch.display());
+        let clients = Arc::new(Clients::default());
+        let start = server.cursor().await;
+        clients.cursor.lock().expect("the cursor").clone_from(&start);
+        let workspaces = vec![server.workspace("First").await, server.workspace("Second").await];
+        Self { clients, random: Random(seed), seed, rounds, start, scratch, workspaces, prelude }
+    }
+
+    /// A pipeline of the first workspace whose script ends like this, and whether that is acknowledged is noted.
+    pub async fn pipeline(&mut self, server: &TestServer, script: &str, retries: u32) -> String {
+        let script = format!("{}{script}", self.prelude);
+        let input = json!({ "workspaceId": self.workspaces[0], "name": "P", "script": script, "maxRetries": retries });
+        server.pipeline_with(input).await
+    }
+
+    /// Has clients of these servers ask for things until something has happened, at a random moment.
+    pub async fn round(&mut self, addresses: &[SocketAddr], happens: impl FnOnce(&mut Random)) {
+        let mut tasks = JoinSet::new();
+        let somewhere = |random: &mut Random| random.pick(addresses).expect("a server");
+        for _ in 0..MUTATORS {
+            let (address, random) = (somewhere(&mut self.random), Random(self.random.below(u64::MAX)));
+            let clients = Arc::clone(&self.clients);
+            tasks.spawn(clients.mutate(address, random, self.workspaces.clone(), self.prelude.clone()));
+        }
+        let (watch, address) = (Arc::clone(&self.clients), somewhere(&mut self.random));
         tasks.spawn(async move { drop(watch.watch(address).await) });
         for _ in 0..FOLLOWERS {
-            let follow = Arc::clone(&clients);
+            let (follow, address) = (Arc::clone(&self.clients), somewhere(&mut self.random));
             tasks.spawn(async move { drop(follow.follow(address).await) });
         }
         // The random moment.
-        tokio::time::sleep(Duration::from_millis(random.below(700))).await;
-        server.kill();
-        // Clients find that out by themselves, but for one that waits for something to follow.
+        tokio::time::sleep(Duration::from_millis(self.random.below(700))).await;
+        happens(&mut self.random);
+        // Clients of a server that is gone find that out by themselves, but for one that waits for something to follow.
         let ended =
             tokio::time::timeout(Duration::from_millis(100), async { while tasks.join_next().await.is_some() {} });
         drop(ended.await);
         tasks.shutdown().await;
-        forget_dead_processes(&scratch.join("processes"));
-        server = server.restart();
+        forget_dead_processes(&self.scratch.join("processes"));
     }
 
-    let active =
-        "{ jobs(status: [QUEUED, RUNNING], type: [WORKSPACE_INIT, PIPELINE_CONFIG, PIPELINE_RUN]) { totalCount } }";
-    let idle = async || (server.data(active, json!({})).await["jobs"]["totalCount"] == 0).then_some(());
-    // The checker names those that do not end.
-    let _ = tokio::time::timeout(PATIENCE / 2, eventually("every job is final", idle)).await;
-    let state = final_state(&server, start, &scratch).await;
-    let history = clients.history.lock().expect("the history").clone();
-    let found = check(&history, &state);
-    let rescued =
-        state.jobs.values().flat_map(|job| &job.lines).filter(|line| line.text.contains("server ended")).count();
-    eprintln!(
-        "{rounds} kills, {} events, {} jobs left, {} changes, {rescued} attempts cut off",
-        history.len(),
-        state.jobs.len(),
-        state.changes.len()
-    );
-    assert_eq!(found, Vec::<Violation>::new(), "seed {seed}; the server's log:\n{}", server.log());
-    assert!(rescued > 0 || rounds < 10, "no kill has hit a job: there was nothing to test");
-    forget_dead_processes(&scratch.join("processes"));
-    assert_eq!(std::fs::read_dir(scratch.join("processes")).expect("it").count(), 0, "processes are left");
+    /// Waits until all is quiet, and names every promise that was broken. Also answers how many attempts servers say that they cut off.
+    pub async fn is_over(&self, server: &TestServer) -> (Vec<Violation>, usize) {
+        let active =
+            "{ jobs(status: [QUEUED, RUNNING], type: [WORKSPACE_INIT, PIPELINE_CONFIG, PIPELINE_RUN]) { totalCount } }";
+        let idle = async || (server.data(active, json!({})).await["jobs"]["totalCount"] == 0).then_some(());
+        // The checker names those that do not end.
+        let _ = tokio::time::timeout(PATIENCE / 2, eventually("every job is final", idle)).await;
+        let state = final_state(server, self.start.clone(), &self.scratch).await;
+        let history = self.clients.history.lock().expect("the history").clone();
+        let cut_off =
+            state.jobs.values().flat_map(|job| &job.lines).filter(|line| line.text.contains("server ended")).count();
+        eprintln!(
+            "{} rounds with seed {}, {} events, {} jobs left, {} changes, {cut_off} attempts cut off",
+            self.rounds,
+            self.seed,
+            history.len(),
+            state.jobs.len(),
+            state.changes.len()
+        );
+        (check(&history, &state), cut_off)
+    }
+
+    /// Checks that no process of any job is left.
+    pub fn nothing_is_left(&self) {
+        let processes = self.scratch.join("processes");
+        forget_dead_processes(&processes);
+        assert_eq!(std::fs::read_dir(processes).expect("it").count(), 0, "processes are left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_promise_is_kept_when_servers_are_killed_at_random_moments() {
+    let mut server = TestServer::with(OPTIONS);
+    let mut storm = Storm::over(&server, 30, server.scratch(), "").await;
+    for _ in 0..storm.rounds {
+        storm.round(&[server.address()], |_| server.kill()).await;
+        server = server.restart();
+    }
+    let (found, cut_off) = storm.is_over(&server).await;
+    assert_eq!(found, Vec::<Violation>::new(), "the server's log:\n{}", server.log());
+    assert!(cut_off > 0 || storm.rounds < 10, "no kill has hit a job: there was nothing to test");
+    storm.nothing_is_left();
 }
 
 /// Removes the notes of processes that have ended, so that scripts have few to look at.

@@ -94,6 +94,8 @@ pub enum Violation {
     Complaint(String),
 }
 
+/// How servers say that they have ended what an attempt had started.
+const ENDS: [&str; 3] = ["server ended", "was not heard of", "could not reach the database"];
 const REFUSALS: [&str; 5] = ["NOT_FOUND", "CONFLICT", "PIPELINE_BUSY", "JOB_NOT_ACTIVE", "NOT_READY"];
 
 /// Everything in the history and the final state that the promises do not allow.
@@ -265,7 +267,7 @@ fn check_job(id: &str, job: &FinalJob, state: &FinalState, found: &mut Vec<Viola
             state.begun.contains(&(id.to_owned(), attempt)) && !state.ended.contains(&(id.to_owned(), attempt));
         // A script that did not come to its end was cut off by the end of its server, or by a wish.
         let needs_rescue = cut_off && !(last && job.stop_requested);
-        if (!explained && !says("", attempt)) || (needs_rescue && !says("server ended", attempt)) {
+        if (!explained && !says("", attempt)) || (needs_rescue && !ENDS.iter().any(|ends| says(ends, attempt))) {
             found.push(Violation::NotExplained { job: id.to_owned(), attempt });
         }
         if last && cut_off && job.status == "COMPLETE" {

@@ -54,6 +54,13 @@ impl Nodes {
         self.node_at(&self.database.url(), name, options)
     }
 
+    /// Another node, with these options and no others.
+    pub fn plain_node(&self, name: &str, options: &[&str]) -> TestServer {
+        let shared = self.shared.path().join("shared");
+        let own = ["--shared-dir", shared.to_str().expect("UTF-8"), "--node-name", name];
+        TestServer::on_database(Arc::clone(&self.database), &[&own[..], options].concat())
+    }
+
     /// Another node that reaches the database at this address.
     pub fn node_at(&self, url: &str, name: &str, options: &[&str]) -> TestServer {
         let shared = self.shared.path().join("shared");

@@ -4,4 +4,4 @@
 #[path = "main.rs"]
 mod suite;
 
-use suite::{history, meltano, pipeline_config, support};
+use suite::{crash, history, meltano, nodes, pipeline_config, repositories, support};
