@@ -187,6 +187,11 @@ pub struct DatabaseOptions {
     #[arg(long, env = "JOBSTREAM_SPOOL_BYTES", value_name = "BYTES", default_value_t = 64 << 20)]
     pub spool_bytes: u64,
 
+    /// Hears no notifications: to show that all works without them.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub deaf: bool,
+
     /// Writes to jobs that others have taken over: to show that tests notice.
     #[cfg(debug_assertions)]
     #[arg(long, hide = true)]
@@ -250,6 +255,14 @@ impl Options {
     fn is_fenced(&self) -> bool {
         #[cfg(debug_assertions)]
         return !self.database.unfenced;
+        #[cfg(not(debug_assertions))]
+        true
+    }
+
+    /// Whether the server heeds what others announce. Each does, but for one that shows that all works without that.
+    pub fn hears(&self) -> bool {
+        #[cfg(debug_assertions)]
+        return !self.database.deaf;
         #[cfg(not(debug_assertions))]
         true
     }

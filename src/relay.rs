@@ -28,14 +28,15 @@ pub struct Relay {
     store: Store,
     events: Events,
     own: ServerId,
+    hears: bool,
     /// What was so when it was looked last.
     pulse: Pulse,
 }
 
 impl Relay {
-    /// A relay between the bells of this node and those of the others in its database.
-    pub fn new(store: Store, events: Events, own: ServerId) -> Self {
-        Self { store, events, own, pulse: Pulse::default() }
+    /// A relay between the bells of this node and those of the others in its database. It may be one that does not hear them.
+    pub fn new(store: Store, events: Events, own: ServerId, hears: bool) -> Self {
+        Self { store, events, own, hears, pulse: Pulse::default() }
     }
 
     /// Carries rings until it is dropped.
@@ -63,7 +64,7 @@ impl Relay {
         loop {
             tokio::select! {
                 told = announcements.next() => {
-                    if let Some(rings) = read(&told?, self.own) {
+                    if let Some(rings) = read(&told?, self.own).filter(|_| self.hears) {
                         self.events.ring_here(&rings);
                     }
                 }

@@ -103,8 +103,9 @@ impl Server {
         let webhooks = tokio::spawn(webhooks.run());
         let scheduler = tokio::spawn(Scheduler::new(jobs.clone(), events.clone()).run());
         let keeper = tokio::spawn(lease.clone().keep());
-        let relay =
-            store.is_shared().then(|| tokio::spawn(Relay::new(store.clone(), events.clone(), lease.node().id).run()));
+        let relay = store
+            .is_shared()
+            .then(|| tokio::spawn(Relay::new(store.clone(), events.clone(), lease.node().id, options.hears()).run()));
         let runner = Runner::new(
             jobs,
             lease.clone(),

@@ -30,7 +30,7 @@ use crate::cipher::Cipher;
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
-use crate::model::Node;
+use crate::model::{Node, Timestamp};
 use crate::store::{Scope, Store};
 
 pub use attempts::{Claim, Claimed};
@@ -88,6 +88,11 @@ impl Jobs {
         node: Node,
     ) -> Self {
         Self { store, events, metrics, catalogue, cipher, rules, node }
+    }
+
+    /// What the clock shows that jobs go by.
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
     }
 
     /// Stores a change, then counts and publishes it: all, or nothing, even if the caller stops waiting.

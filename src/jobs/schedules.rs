@@ -70,7 +70,7 @@ impl Jobs {
     /// The ticks of a pipeline that come next.
     pub fn next_runs(&self, pipeline: &Pipeline, count: usize) -> Vec<Timestamp> {
         let Some(schedule) = pipeline.definition.schedule_in(self.rules.zone) else { return Vec::new() };
-        let first = schedule.next_after(Timestamp::now());
+        let first = schedule.next_after(self.store.now());
         std::iter::successors(first, |tick| schedule.next_after(*tick)).take(count).collect()
     }
 

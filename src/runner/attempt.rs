@@ -15,7 +15,7 @@ use super::output::{Output, Outside, until_stored};
 use super::spool::Spool;
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
-use crate::model::{Failure, Job, LogLines, LogStream, Timestamp};
+use crate::model::{Failure, Job, LogLines, LogStream};
 use crate::supervisor::protocol::Report;
 use crate::task;
 
@@ -39,26 +39,39 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
             Err(error) => {
                 tracing::error!(job = %held.id, detail = ?error.detail(), "the job could not be started");
                 not_started(
+                    runner,
                     held,
                     "The job could not be started: the server is short of something, as its log says.",
                     true,
                 )
             }
         },
-        Err(NoCommand { reason, short }) => not_started(held, &reason, short),
+        Err(NoCommand { reason, short }) => not_started(runner, held, &reason, short),
     };
     let Ended { ending, lines, failure } = ended;
     let ending = with_outcome(runner, held, ending).await;
     let end = || runner.jobs.end(held, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
         Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
-        Err(error) => tracing::warn!(job = %held.id, %error, "the attempt's end could not be stored"),
+        Err(error) => {
+            tracing::warn!(job = %held.id, %error, "the attempt's end could not be stored");
+            let kept = spool(runner, held).map_or(Ok(()), |mut spool| spool.keep(None, &lines));
+            if let Err(error) = kept {
+                tracing::error!(job = %held.id, %error, "its last lines cannot be kept either");
+            }
+        }
     }
 }
 
-fn not_started(held: &Job, reason: &str, short: bool) -> Ended {
+/// Where lines of an attempt wait, if the database may be away.
+fn spool(runner: &Runner, held: &Job) -> Option<Spool> {
+    let [spool, unstored] = runner.directory.spool(held.id, held.attempt);
+    runner.jobs.is_shared().then(|| Spool::new(spool, unstored, runner.limits.spool_bytes))
+}
+
+fn not_started(runner: &Runner, held: &Job, reason: &str, short: bool) -> Ended {
     let mut lines = LogLines::starting_at(held.log_lines);
-    lines.push(Timestamp::now(), LogStream::System, false, reason);
+    lines.push(runner.jobs.now(), LogStream::System, false, reason);
     Ended { ending: Ending::NotStarted { short }, lines, failure: None }
 }
 
@@ -73,10 +86,7 @@ async fn attempt(
     let (stdout, stdout_writer) = output_pipe().map_err(Error::internal)?;
     let (stderr, stderr_writer) = output_pipe().map_err(Error::internal)?;
     let limits = &runner.limits;
-    let spool = runner.jobs.is_shared().then(|| {
-        let [spool, unstored] = runner.directory.spool(held.id, held.attempt);
-        Spool::new(spool, unstored, limits.spool_bytes)
-    });
+    let spool = spool(runner, held);
     let output = Output::new(runner.jobs.clone(), held.clone(), [stdout, stderr], secrets, limits.max_log_bytes, spool);
     let (remarks, remarks_receiver) = mpsc::unbounded_channel();
     let (ended, ended_receiver) = oneshot::channel();

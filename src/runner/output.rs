@@ -122,9 +122,9 @@ impl Output {
                     self.storing = None;
                     stored?;
                 }
-                read = self.stdout.read(), if room && self.stdout.open() => self.stdout.take(read, &mut self.batch),
-                read = self.stderr.read(), if room && self.stderr.open() => self.stderr.take(read, &mut self.batch),
-                Some(remark) = outside.remarks.recv() => self.batch.remark(&remark),
+                read = self.stdout.read(), if room && self.stdout.open() => self.stdout.take(read, self.jobs.now(), &mut self.batch),
+                read = self.stderr.read(), if room && self.stderr.open() => self.stderr.take(read, self.jobs.now(), &mut self.batch),
+                Some(remark) = outside.remarks.recv() => self.batch.remark(self.jobs.now(), &remark),
                 _ = &mut outside.ended, if !ended => {
                     ended = true;
                     self.stdout.no_more_is_written();
@@ -134,10 +134,10 @@ impl Output {
                 Ok(()) = away.changed() => {}
             }
         }
-        self.stdout.finish(&mut self.batch);
-        self.stderr.finish(&mut self.batch);
+        self.stdout.finish(self.jobs.now(), &mut self.batch);
+        self.stderr.finish(self.jobs.now(), &mut self.batch);
         while let Ok(remark) = outside.remarks.try_recv() {
-            self.batch.remark(&remark);
+            self.batch.remark(self.jobs.now(), &remark);
         }
         while let Some(storing) = self.storing.take() {
             storing.await?;
@@ -258,17 +258,18 @@ impl Batch {
         if cost > self.remaining {
             self.full = true;
             let max = self.max_bytes;
-            self.remark(&format!(
+            let text = format!(
                 "The log has reached its limit of {max} bytes. What comes after is discarded; the job goes on."
-            ));
+            );
+            self.remark(at, &text);
         } else {
             self.remaining -= cost;
             self.add(at, stream, continued, text);
         }
     }
 
-    fn remark(&mut self, text: &str) {
-        self.add(Timestamp::now(), LogStream::System, false, text);
+    fn remark(&mut self, at: Timestamp, text: &str) {
+        self.add(at, LogStream::System, false, text);
     }
 
     fn add(&mut self, at: Timestamp, stream: LogStream, continued: bool, text: &str) {
@@ -347,8 +348,7 @@ impl Source {
         }
     }
 
-    fn take(&mut self, read: io::Result<Read>, batch: &mut Batch) {
-        let now = Timestamp::now();
+    fn take(&mut self, read: io::Result<Read>, now: Timestamp, batch: &mut Batch) {
         let stream = self.stream;
         let mut emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
         match read {
@@ -379,8 +379,7 @@ impl Source {
         self.left = Some(usize::try_from(left).unwrap_or(usize::MAX));
     }
 
-    fn finish(&mut self, batch: &mut Batch) {
-        let now = Timestamp::now();
+    fn finish(&mut self, now: Timestamp, batch: &mut Batch) {
         let stream = self.stream;
         let mut emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
         self.mask.finish(|bytes| self.splitter.push(bytes, &mut emit));

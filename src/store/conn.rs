@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::fragment::{MOST_MEMBERS, UnionAll};
-use super::postgres;
+use super::postgres::{self, Skew};
 use super::sqlite::Clock;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -51,8 +51,8 @@ pub struct Conn {
 pub(super) enum Database {
     /// SQLite, and the clock that goes with it.
     Sqlite(SqliteConnection, Clock),
-    /// PostgreSQL, which has a clock of its own.
-    Postgres(Box<Object<AsyncPgConnection>>),
+    /// PostgreSQL, which has a clock of its own, and how that differs from ours.
+    Postgres(Box<Object<AsyncPgConnection>>, Skew),
 }
 
 impl std::fmt::Debug for Conn {
@@ -68,15 +68,18 @@ impl Conn {
 
     /// Whether other processes may work on the database at the same time.
     pub fn is_shared(&self) -> bool {
-        matches!(self.database, Database::Postgres(_))
+        matches!(self.database, Database::Postgres(..))
     }
 
     /// The database's clock.
     pub async fn now(&mut self) -> Result<Timestamp, Error> {
-        match &self.database {
-            Database::Sqlite(_, clock) => Ok(clock.now()),
-            Database::Postgres(_) => self.one(diesel::select(postgres::clock_timestamp())).await,
-        }
+        let skew = match &self.database {
+            Database::Sqlite(_, clock) => return Ok(clock.now()),
+            Database::Postgres(_, skew) => skew.clone(),
+        };
+        let now = self.one(diesel::select(postgres::clock_timestamp())).await?;
+        skew.note(now);
+        Ok(now)
     }
 
     pub(super) async fn all<'q, U>(&mut self, query: impl Rows<'q, U>) -> Result<Vec<U>, Error>
@@ -87,7 +90,7 @@ impl Conn {
         // The future is boxed, so that it is settled here that it can be sent to another thread.
         Ok(match &mut self.database {
             Database::Sqlite(conn, _) => diesel::RunQueryDsl::load(query, conn)?,
-            Database::Postgres(conn) => diesel_async::RunQueryDsl::load(query, &mut ***conn).boxed().await?,
+            Database::Postgres(conn, _) => diesel_async::RunQueryDsl::load(query, &mut ***conn).boxed().await?,
         })
     }
 
@@ -98,7 +101,7 @@ impl Conn {
         self.metrics.statement_run();
         Ok(match &mut self.database {
             Database::Sqlite(conn, _) => diesel::RunQueryDsl::get_result(query, conn)?,
-            Database::Postgres(conn) => diesel_async::RunQueryDsl::get_result(query, &mut ***conn).boxed().await?,
+            Database::Postgres(conn, _) => diesel_async::RunQueryDsl::get_result(query, &mut ***conn).boxed().await?,
         })
     }
 
@@ -109,7 +112,7 @@ impl Conn {
         self.metrics.statement_run();
         Ok(match &mut self.database {
             Database::Sqlite(conn, _) => diesel::RunQueryDsl::get_result(query, conn).optional()?,
-            Database::Postgres(conn) => {
+            Database::Postgres(conn, _) => {
                 diesel_async::RunQueryDsl::get_result(query, &mut ***conn).boxed().await.optional()?
             }
         })
@@ -141,7 +144,7 @@ impl Conn {
         self.metrics.statement_run();
         Ok(match &mut self.database {
             Database::Sqlite(conn, _) => ExecuteDsl::execute(statement, conn)?,
-            Database::Postgres(conn) => methods::ExecuteDsl::execute(statement, &mut ***conn).boxed().await?,
+            Database::Postgres(conn, _) => methods::ExecuteDsl::execute(statement, &mut ***conn).boxed().await?,
         })
     }
 
@@ -149,7 +152,7 @@ impl Conn {
     pub(super) async fn control(&mut self, sql: &str) -> Result<(), Error> {
         match &mut self.database {
             Database::Sqlite(conn, _) => SimpleConnection::batch_execute(conn, sql)?,
-            Database::Postgres(conn) => SimpleAsyncConnection::batch_execute(&mut ***conn, sql).await?,
+            Database::Postgres(conn, _) => SimpleAsyncConnection::batch_execute(&mut ***conn, sql).await?,
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Conn {
 
     /// The same. Until the transaction ends nothing is added to its log but by it.
     pub async fn lock_job(&mut self, id: JobId) -> Result<Option<Job>, Error> {
-        if let Database::Postgres(conn) = &mut self.database {
+        if let Database::Postgres(conn, _) = &mut self.database {
             let row = jobs::table.find(id).for_no_key_update();
             return Ok(diesel_async::RunQueryDsl::get_result(row, &mut ***conn).await.optional()?);
         }

@@ -37,6 +37,7 @@ use futures_util::future::BoxFuture;
 
 use crate::error::Error;
 use crate::metrics::{DatabaseOperation, DatabaseUsage, Metrics};
+use crate::model::Timestamp;
 
 pub use changes::{ChangeFilter, ChangePage};
 pub use chunk::{decode_all as decode_lines, encode as encode_lines};
@@ -96,6 +97,14 @@ impl Store {
     /// Whether other server processes may work on the database at the same time.
     pub fn is_shared(&self) -> bool {
         matches!(self.backend, Backend::Postgres(_))
+    }
+
+    /// What the database's clock shows, for what is not stored in a transaction that asks for it.
+    pub fn now(&self) -> Timestamp {
+        match &self.backend {
+            Backend::Sqlite(_) => Timestamp::now(),
+            Backend::Postgres(postgres) => postgres.now(),
+        }
     }
 
     /// Runs `work` on a snapshot of the database. It cannot write.

@@ -26,7 +26,7 @@ impl Conn {
 
     /// The node with this id. Its lease stays as it is until the transaction ends.
     pub async fn lock_node(&mut self, id: ServerId) -> Result<Option<Node>, Error> {
-        if let Database::Postgres(conn) = &mut self.database {
+        if let Database::Postgres(conn, _) = &mut self.database {
             let row = nodes::table.find(id).for_update();
             return Ok(diesel_async::RunQueryDsl::get_result(row, &mut ***conn).await.optional()?);
         }

@@ -88,7 +88,7 @@ impl Conn {
     /// Waits until nobody else changes the jobs of this workspace, and keeps others from it until the transaction ends. Says whether that was
     /// needed: then what was read before may have changed. SQLite has one writer anyway.
     pub async fn lock_workspace(&mut self, workspace: WorkspaceId) -> Result<bool, Error> {
-        let Database::Postgres(conn) = &mut self.database else { return Ok(false) };
+        let Database::Postgres(conn, _) = &mut self.database else { return Ok(false) };
         let row = queues::table.find(workspace).select(queues::workspace).for_update();
         let _: Option<WorkspaceId> = diesel_async::RunQueryDsl::get_result(row, &mut ***conn).await.optional()?;
         Ok(true)

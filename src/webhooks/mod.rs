@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::metrics::{DeliveryOutcome, Metrics};
-use crate::model::{Delivery, Timestamp, Webhook, WebhookId};
+use crate::model::{Delivery, Webhook, WebhookId};
 use crate::store::Store;
 
 use sender::{Answer, Sender};
@@ -154,7 +154,7 @@ impl Webhooks {
                 Answer::Failed("The webhook's secret cannot be opened.".to_owned())
             }
         };
-        let age = Timestamp::now().since(delivery.created);
+        let age = self.store.now().since(delivery.created);
         let outcome = match &answer {
             Answer::Arrived => DeliveryOutcome::Arrived,
             Answer::Failed(_) if age < self.options.webhook_retry_for => DeliveryOutcome::Failed,

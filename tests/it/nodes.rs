@@ -106,6 +106,25 @@ async fn what_runs_on_one_node_is_followed_and_stopped_on_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hears_no_notifications_sees_all_the_same() {
+    let Some(nodes) = Nodes::new() else { return };
+    let (one, deaf) = (nodes.node("one", &[]), nodes.node("deaf", &["--slots", "0", "--deaf"]));
+    let workspace = one.workspace("Workspace").await;
+    let (gate, script) = (nodes.scratch().join("gate"), "echo first; WAIT; echo second; sleep 60");
+    let pipeline = one.pipeline(&workspace, "Pipeline", &script.replace("WAIT", &wait_for(&gate))).await;
+    let mut changes = deaf.changes(json!({ "after": deaf.cursor().await })).await;
+    let job = one.run(&pipeline).await;
+    deaf.line_appears(&job, "first").await;
+    std::fs::write(&gate, "").expect("the gate");
+    deaf.line_appears(&job, "second").await;
+    // And what it does itself others hear of.
+    deaf.stop(&job).await;
+    let seen = changes.until(|change| change["status"] == "STOPPED").await;
+    let statuses: Vec<&str> = seen.iter().map(|change| text(&change["status"])).collect();
+    assert_eq!(statuses, ["QUEUED", "RUNNING", "STOPPED"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_of_a_node_that_is_killed_are_taken_over_within_seconds() {
     let Some(nodes) = Nodes::new() else { return };
     let scratch = nodes.scratch();

@@ -4,6 +4,7 @@
 //! Every wait has an end: a database that does not answer is one that is away.
 
 mod announcements;
+mod clock;
 mod connect;
 mod numbering;
 
@@ -21,8 +22,10 @@ use super::migrations;
 use super::types::Instant;
 use crate::error::Error;
 use crate::metrics::{DatabaseUsage, Metrics};
+use crate::model::Timestamp;
 
 pub use announcements::Announcements;
+pub(super) use clock::Skew;
 pub use connect::DatabaseUrl;
 use numbering::Numbering;
 
@@ -48,6 +51,7 @@ pub(super) struct Postgres {
     pool: Pool<AsyncPgConnection>,
     url: Arc<DatabaseUrl>,
     numbering: Numbering,
+    skew: Skew,
     metrics: Metrics,
 }
 
@@ -71,7 +75,7 @@ impl Postgres {
         let url = Arc::new(url);
         let pool = connect::pool(Arc::clone(&url), connections)?;
         let numbering = Numbering::start(pool.clone());
-        let postgres = Self { pool, url, numbering, metrics };
+        let postgres = Self { pool, url, numbering, skew: Skew::default(), metrics };
         postgres.check_notifications().await?;
         Ok(postgres)
     }
@@ -92,6 +96,11 @@ impl Postgres {
                  (pool_mode = session), or the server has to go past it",
             ))
         })
+    }
+
+    /// What its clock shows.
+    pub(super) fn now(&self) -> Timestamp {
+        self.skew.now()
     }
 
     /// Listens to what nodes announce.
@@ -183,7 +192,7 @@ impl Postgres {
 
     async fn lend(&self) -> Result<Lent, Error> {
         let conn = self.pool.get().await.map_err(Error::unavailable)?;
-        Ok(Lent(Some(Conn::new(Database::Postgres(Box::new(conn)), self.metrics.clone()))))
+        Ok(Lent(Some(Conn::new(Database::Postgres(Box::new(conn), self.skew.clone()), self.metrics.clone()))))
     }
 }
 
@@ -202,7 +211,7 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(Conn { database: Database::Postgres(conn), .. }) = self.0.take() {
+        if let Some(Conn { database: Database::Postgres(conn, _), .. }) = self.0.take() {
             drop(Object::take(*conn));
         }
     }
