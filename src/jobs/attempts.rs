@@ -9,8 +9,8 @@ use super::queue::Next;
 use super::{Ending, Holder, Jobs, Unit, Used, state};
 use crate::error::Error;
 use crate::model::{
-    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Node, Pipeline, ServerId,
-    SupervisorIdentity, Timestamp, Workspace,
+    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity,
+    Workspace,
 };
 use crate::store::Scope;
 
@@ -142,63 +142,7 @@ impl Jobs {
         .await
     }
 
-    /// Whether other servers may work on the same jobs.
-    pub fn is_shared(&self) -> bool {
-        self.store.is_shared()
-    }
-
-    /// The servers that are registered, and the moment at which they are.
-    pub async fn nodes(&self) -> Result<(Timestamp, Vec<Node>), Error> {
-        self.store.read(|conn| async move { Ok((conn.now().await?, conn.nodes().await?)) }.boxed()).await
-    }
-
-    /// The jobs that a server runs.
-    pub async fn jobs_of(&self, server: ServerId) -> Result<Vec<Job>, Error> {
-        self.store.read(move |conn| conn.jobs_of_node(server).boxed()).await
-    }
-
-    /// The jobs that are RUNNING for a server that is not registered.
-    pub async fn jobs_of_nobody(&self) -> Result<Vec<Job>, Error> {
-        self.store.read(|conn| conn.jobs_of_nobody().boxed()).await
-    }
-
-    /// Ends the attempt of a job whose server is gone: because its lease is over, where it is `late`. [`Error::Stale`] if somebody else did so,
-    /// or the lease holds after all.
-    pub async fn take_over(&self, held: &Job, late: Option<ServerId>, ending: Ending) -> Result<Job, Error> {
-        let held = held.clone();
-        let backoff = self.backoff(held.attempt);
-        self.commit(move |unit| {
-            async move {
-                if let Some(server) = late {
-                    let server = unit.conn.lock_node(server).await?;
-                    let now = unit.conn.now().await?;
-                    if server.is_some_and(|it| !it.is_late(now)) {
-                        return Err(Error::Stale);
-                    }
-                }
-                unit.end_attempt(&held, &ending, backoff, None, None).await
-            }
-            .boxed()
-        })
-        .await
-    }
-
-    /// Forgets a server that is gone and has no jobs any more.
-    pub async fn forget_node(&self, server: ServerId) -> Result<(), Error> {
-        self.store.write(move |conn| conn.remove_node(server).boxed()).await
-    }
-
-    /// Queues a job again that this supervisor was to hold and never heard of: it was claimed, and that was not acknowledged.
-    pub async fn give_up_claim(&self, supervisor: SupervisorIdentity) -> Result<(), Error> {
-        let of_owner = self.jobs_of(self.node.id).await?;
-        for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
-            tracing::warn!(job = %job.id, "a claim was stored and not acknowledged; queueing the job again");
-            self.take_over(&job, None, Ending::Interrupted).await?;
-        }
-        Ok(())
-    }
-
-    fn backoff(&self, attempt: i32) -> Duration {
+    pub(super) fn backoff(&self, attempt: i32) -> Duration {
         let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
         self.rules.retry_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF)
     }
@@ -213,7 +157,7 @@ impl Unit<'_> {
         if job.status == JobStatus::Running && is_held { Ok(job) } else { Err(Error::Stale) }
     }
 
-    async fn end_attempt(
+    pub(super) async fn end_attempt(
         &mut self,
         held: &Job,
         ending: &Ending,

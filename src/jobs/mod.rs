@@ -2,10 +2,11 @@
 //!
 //! Every change is one transaction that is stored first and then published: [`Jobs`] composes the store's queries, and rings
 //! the bells when they are committed. What users ask for is in `requests`, `workspaces`, `pipelines` and `components`; what the
-//! runner does with a job is in `attempts`; the state machine is in `state`; what is sensitive goes through `sealing`.
+//! runner does with a job is in `attempts`, which one comes next in `queue`, and what becomes of those of a server that is gone in `nodes`; the state machine is in `state`; what is sensitive goes through `sealing`.
 
 mod attempts;
 mod components;
+mod nodes;
 mod pipelines;
 mod queue;
 mod requests;

@@ -4,4 +4,4 @@
 #[path = "main.rs"]
 mod suite;
 
-use suite::{crash, history, meltano, nodes, pipeline_config, repositories, support};
+use suite::{history, meltano, nodes, pipeline_config, repositories, storm, support};

@@ -1,9 +1,9 @@
 //! Storms over several nodes: some are killed, PostgreSQL is restarted, while clients ask, watch and follow on all of them. Then everything that
 //! they were told is compared with what is left; and a server without its fence shows that the checker would see it.
 
-use crate::crash::{OPTIONS, Storm};
 use crate::history::Violation;
 use crate::nodes::Nodes;
+use crate::storm::{OPTIONS, Storm};
 use crate::support::{Cluster, TestServer, eventually, lines_of, on_postgres, signal, wait_for};
 use serde_json::json;
 
