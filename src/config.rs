@@ -180,7 +180,7 @@ pub struct DatabaseOptions {
     pub database_url: Option<DatabaseUrl>,
 
     /// How long this server's jobs go on when it cannot reach PostgreSQL any more. Then they are ended, and after that others may take them.
-    #[arg(long, env = "JOBSTREAM_LEASE_MARGIN", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, env = "JOBSTREAM_LEASE_MARGIN", value_name = "SECONDS", default_value = "30", value_parser = margin)]
     pub lease_margin: Duration,
 
     /// How many bytes of each job's output, compressed, wait on this server's disk while it cannot reach PostgreSQL. Beyond that the job waits.
@@ -279,6 +279,14 @@ impl Options {
             max_log_bytes: self.max_log_bytes,
             spool_bytes: self.database.spool_bytes,
         }
+    }
+}
+
+/// Seconds in which a lease can be renewed several times.
+fn margin(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        margin if margin < Duration::from_secs(1) => Err("it is at least 1".to_owned()),
+        margin => Ok(margin),
     }
 }
 

@@ -104,7 +104,8 @@ impl Conn {
         if let Some(workspace) = self.optional(SkipLocked(first)).await? {
             return Ok(Turn::Of(workspace));
         }
-        let next: Option<Timestamp> = self.one(queues::table.select(min(queues::turn))).await?;
+        let next: Option<Timestamp> =
+            self.one(queues::table.filter(queues::turn.is_not_null()).select(min(queues::turn))).await?;
         Ok(next.map_or(Turn::Nobodys, Turn::Comes))
     }
 
@@ -158,7 +159,8 @@ impl Conn {
 
     /// From when on the oldest job may start that may do so at this moment, if only its turn comes.
     pub async fn oldest_ready(&mut self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let oldest: Option<Timestamp> = self.one(jobs::table.select(min(jobs::ready))).await?;
+        let oldest: Option<Timestamp> =
+            self.one(jobs::table.filter(jobs::ready.is_not_null()).select(min(jobs::ready))).await?;
         Ok(oldest.filter(|ready| *ready <= now))
     }
 
