@@ -1,10 +1,13 @@
 //! Options, from the command line and the environment, validated once.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::Tz;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::graphql::Settings;
@@ -176,7 +179,7 @@ pub struct DatabaseOptions {
     /// A PostgreSQL database, which any number of servers may share: `postgres://user:password@host:port/name`, with `sslmode` and
     /// `sslrootcert`. Without it, SQLite in the data directory.
     // Other users of the machine can read arguments, but not this variable.
-    #[arg(long, env = "JOBSTREAM_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "JOBSTREAM_DATABASE_URL", value_name = "URL", hide_env_values = true, value_parser = Location)]
     pub database_url: Option<DatabaseUrl>,
 
     /// How long this server's jobs go on when it cannot reach PostgreSQL any more. Then they are ended, and after that others may take them.
@@ -287,6 +290,27 @@ fn margin(text: &str) -> Result<Duration, String> {
     match seconds(text)? {
         margin if margin < Duration::from_secs(1) => Err("it is at least 1".to_owned()),
         margin => Ok(margin),
+    }
+}
+
+/// Reads where the database is. What clap says of a wrong value shows it, and there is a password in this one.
+#[derive(Debug, Clone)]
+struct Location;
+
+impl TypedValueParser for Location {
+    type Value = DatabaseUrl;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<DatabaseUrl, clap::Error> {
+        let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned()).and_then(str::parse);
+        read.map_err(|why| {
+            let why = format!("the value of '--database-url' or JOBSTREAM_DATABASE_URL cannot be used: {why}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, why).with_cmd(command)
+        })
     }
 }
 

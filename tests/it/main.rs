@@ -32,6 +32,7 @@ mod persisted;
 pub(crate) mod pipeline_config;
 mod pipelines;
 mod plugins;
+mod pooler;
 mod provisioning;
 mod queue;
 pub(crate) mod repositories;

@@ -13,8 +13,8 @@ use futures_util::FutureExt;
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::Error;
@@ -52,7 +52,15 @@ impl fmt::Debug for DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<String> = self.config.get_hosts().iter().map(|host| format!("{host:?}")).collect();
+        let ports = self.config.get_ports();
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(nth, host)| {
+            let port = ports.get(nth).or(ports.first()).unwrap_or(&5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => format!("{}, port {port}", path.display()),
+            }
+        });
+        let hosts: Vec<String> = hosts.collect();
         write!(f, "{} at {}", self.config.get_dbname().unwrap_or("?"), hosts.join(", "))
     }
 }
@@ -83,7 +91,10 @@ impl FromStr for DatabaseUrl {
             .collect();
         url.set_query(None);
         if !others.is_empty() {
-            url.query_pairs_mut().extend_pairs(others);
+            let query =
+                url.query_pairs_mut().clear().extend_pairs(others).finish().query().map(|it| it.replace('+', "%20"));
+            // The library reads a plus as it is, not as a space.
+            url.set_query(query.as_deref());
         }
         let mut config: Config = url.as_str().parse().map_err(|error: tokio_postgres::Error| error.to_string())?;
         let (mode, tls) = match mode.as_str() {
@@ -110,6 +121,24 @@ impl DatabaseUrl {
         self.establish().await.map_err(Error::unavailable)
     }
 
+    /// A new connection on which nothing is set up, for looking around. It ends when the client is dropped.
+    pub(super) async fn client(&self) -> Result<Client, Error> {
+        let refused = |error: tokio_postgres::Error| Error::unavailable(explain(&error));
+        match &self.tls {
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await.map_err(refused)?;
+                tokio::spawn(connection);
+                Ok(client)
+            }
+            Some(tls) => {
+                let tls = MakeRustlsConnect::new(tls.config().map_err(Error::unavailable)?);
+                let (client, connection) = self.config.connect(tls).await.map_err(refused)?;
+                tokio::spawn(connection);
+                Ok(client)
+            }
+        }
+    }
+
     async fn establish(&self) -> Result<AsyncPgConnection, ConnectionError> {
         let bad = |error: &dyn fmt::Display| ConnectionError::BadConnection(error.to_string());
         let mut conn = match &self.tls {
@@ -129,7 +158,7 @@ impl DatabaseUrl {
 }
 
 /// What the library says, with the reason, which it keeps apart.
-fn explain(error: &tokio_postgres::Error) -> String {
+pub(super) fn explain(error: &tokio_postgres::Error) -> String {
     let reason = std::error::Error::source(error).map(|it| format!(": {it}"));
     format!("{error}{}", reason.unwrap_or_default())
 }
@@ -228,5 +257,32 @@ mod unverified {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.0.signature_verification_algorithms.supported_schemes()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> DatabaseUrl {
+        url.parse().unwrap()
+    }
+
+    #[test]
+    fn what_the_library_knows_is_left_to_it() {
+        let url = read("postgres://app@db/jobs?options=-c%20work_mem%3D8MB&sslmode=verify-full&sslrootcert=/a%20b.crt");
+        assert_eq!(url.config.get_options(), Some("-c work_mem=8MB"));
+        assert!(matches!(&url.tls, Some(Tls::Verified(Some(file))) if file.to_str() == Some("/a b.crt")));
+        assert_eq!(read("postgres://app@db/jobs?application_name=a%2Bb").config.get_application_name(), Some("a+b"));
+    }
+
+    #[test]
+    fn it_is_shown_without_the_password() {
+        let url = read("postgres://app:secret@[::1]:6432/jobs");
+        assert_eq!(
+            (url.to_string(), format!("{url:?}")),
+            ("jobs at ::1:6432".to_owned(), "jobs at ::1:6432".to_owned())
+        );
+        assert_eq!(read("postgresql://app:secret@db.example.com/jobs").to_string(), "jobs at db.example.com:5432");
     }
 }

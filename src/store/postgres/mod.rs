@@ -7,6 +7,7 @@ mod announcements;
 mod clock;
 mod connect;
 mod numbering;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Postgres {
     /// Opens the database at `url`, and brings its schema up to date: one node at a time.
     pub(super) async fn open(url: DatabaseUrl, connections: usize, metrics: Metrics) -> Result<Self, Error> {
         let away = || Error::unavailable("the database does not answer");
+        timeout(PATIENCE, sessions::check(&url)).await.map_err(|_| away())??;
         let mut conn = timeout(PATIENCE, url.connect()).await.map_err(|_| away())??;
         conn.batch_execute("SET statement_timeout = 0; SELECT pg_advisory_lock(hashtext('jobstream migrations'))")
             .await?;
@@ -76,26 +78,8 @@ impl Postgres {
         let pool = connect::pool(Arc::clone(&url), connections)?;
         let numbering = Numbering::start(pool.clone());
         let postgres = Self { pool, url, numbering, skew: Skew::default(), metrics };
-        postgres.check_notifications().await?;
+        check_notifications(&postgres.url).await?;
         Ok(postgres)
-    }
-
-    /// Refuses a database whose notifications do not arrive: between it and this server is something that keeps no sessions.
-    async fn check_notifications(&self) -> Result<(), Error> {
-        let mut heard = self.listen().await?;
-        let word = format!("hello {}", uuid::Uuid::new_v4());
-        let mut conn = self.pool.get().await.map_err(Error::unavailable)?;
-        conn.batch_execute(&format!("SELECT pg_notify('jobstream', '{word}')")).await?;
-        let arrives = async {
-            while heard.next().await? != word {}
-            Ok(())
-        };
-        timeout(NOTIFYING, arrives).await.unwrap_or_else(|_| {
-            Err(Error::unavailable(
-                "its notifications do not arrive. If a pooler such as PgBouncer is before it, that has to keep sessions \
-                 (pool_mode = session), or the server has to go past it",
-            ))
-        })
     }
 
     /// What its clock shows.
@@ -194,6 +178,20 @@ impl Postgres {
         let conn = self.pool.get().await.map_err(Error::unavailable)?;
         Ok(Lent(Some(Conn::new(Database::Postgres(Box::new(conn), self.skew.clone()), self.metrics.clone()))))
     }
+}
+
+/// Refuses a database whose notifications do not arrive: between it and this server is something that keeps no sessions.
+async fn check_notifications(url: &DatabaseUrl) -> Result<(), Error> {
+    let mut announcements = Announcements::open(url).await?;
+    let word = format!("hello {}", uuid::Uuid::new_v4());
+    announcements.announce(&word).await?;
+    let arrives = async {
+        while announcements.next().await? != word {}
+        Ok(())
+    };
+    timeout(NOTIFYING, arrives)
+        .await
+        .unwrap_or_else(|_| Err(Error::unavailable(format!("its notifications do not arrive. {}", sessions::NEEDED))))
 }
 
 /// A connection that is in use. If it is not given back it is closed: nobody knows what state it is in.

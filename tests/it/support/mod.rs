@@ -1,10 +1,11 @@
 //! A server to test: the real program, on a directory of its own.
 //!
 //! What is asked of it through the API is in `requests`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
-//! `waiting`. A PostgreSQL for it is in `postgres`, and connections that break in `proxy`.
+//! `waiting`. A PostgreSQL for it is in `postgres`, what may be before that in `pooler`, and connections that break in `proxy`.
 
 mod exposition;
 pub mod installation;
+pub mod pooler;
 pub mod postgres;
 pub mod proxy;
 mod requests;

@@ -1,6 +1,6 @@
 //! PostgreSQL for tests: a cluster that goes with the test process, and databases in it that go with their test.
 
-mod process;
+pub(super) mod process;
 mod tests;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -96,6 +96,17 @@ impl Cluster {
         self.process().start_again().expect("it starts");
     }
 
+    /// Puts files among its own, carries out each statement, and starts it again so that it heeds both.
+    pub fn configure(&self, files: &[(&str, &str)], statements: &[&str]) {
+        for statement in statements {
+            query(&self.url, statement).expect(statement);
+        }
+        for (name, content) in files {
+            self.process().put(name, content).expect(name);
+        }
+        self.restart_immediately();
+    }
+
     fn process(&self) -> MutexGuard<'_, Process> {
         let process = self.process.as_ref().expect("a cluster that was started for the tests");
         process.lock().expect("the process")
@@ -120,9 +131,14 @@ impl Database {
 
     /// What a client connects to that is to go through a proxy.
     pub fn url_through(&self, proxy: &Proxy) -> String {
+        self.url_at(proxy.address())
+    }
+
+    /// What a client connects to for whom the database is at this address.
+    pub fn url_at(&self, address: SocketAddr) -> String {
         let mut url = self.location();
-        url.set_ip_host(proxy.address().ip()).expect("a URL with a host");
-        url.set_port(Some(proxy.address().port())).expect("a URL with a port");
+        url.set_ip_host(address.ip()).expect("a URL with a host");
+        url.set_port(Some(address.port())).expect("a URL with a port");
         url.into()
     }
 

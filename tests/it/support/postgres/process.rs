@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -116,6 +116,16 @@ impl Process {
         &self.directory
     }
 
+    /// Puts a file among PostgreSQL's, which it alone can read.
+    pub fn put(&self, name: &str, content: &str) -> Result<(), String> {
+        let data = self.directory.join("data");
+        let file = data.join(name);
+        fs::write(&file, content).map_err(text)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(text)?;
+        let owner = fs::metadata(&data).map_err(text)?;
+        chown(&file, Some(owner.uid()), Some(owner.gid())).map_err(text)
+    }
+
     /// What PostgreSQL has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_else(|error| format!("there is no log: {error}"))
@@ -158,7 +168,7 @@ fn binaries() -> Option<PathBuf> {
 }
 
 /// The user and the group to run as if this is root, which PostgreSQL refuses to run as.
-fn unprivileged_user() -> Result<Option<(u32, u32)>, String> {
+pub(in super::super) fn unprivileged_user() -> Result<Option<(u32, u32)>, String> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -172,14 +182,14 @@ fn unprivileged_user() -> Result<Option<(u32, u32)>, String> {
 }
 
 /// A directory for temporary ones that every user reaches.
-fn temporary() -> PathBuf {
+pub(in super::super) fn temporary() -> PathBuf {
     let usual = env::temp_dir();
     let open = |it: &Path| fs::metadata(it).is_ok_and(|it| it.mode() & 0o001 != 0);
     if usual.ancestors().all(open) { usual } else { PathBuf::from("/tmp") }
 }
 
 /// A port that nobody listens at. It is below those that Linux gives to clients: while PostgreSQL is stopped, none may take it.
-fn free_port() -> Result<u16, String> {
+pub(in super::super) fn free_port() -> Result<u16, String> {
     for _ in 0..100 {
         let port = 20_000 + uuid::Uuid::new_v4().as_fields().1 % 12_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
