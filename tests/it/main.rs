@@ -12,6 +12,7 @@ mod clients;
 mod components;
 mod compression;
 mod crash;
+mod database_tls;
 mod demo;
 mod disk_full;
 mod failure;
