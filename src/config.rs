@@ -55,6 +55,13 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Say what is wrong with a configuration, its directories and its database, without changing anything: one line for each finding. The exit code
+    /// is 0 if nothing is.
+    Check {
+        /// The options of the server.
+        #[command(flatten)]
+        options: Options,
+    },
     /// Print the GraphQL schema.
     Schema,
     /// Hold the processes of one job. The server starts this itself.

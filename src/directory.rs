@@ -162,6 +162,11 @@ impl Directory {
     }
 }
 
+/// The id of a directory, if a server has been there.
+pub fn id_of(path: &Path) -> Option<HomeId> {
+    fs::read_to_string(path.join("id")).ok()?.trim().parse().ok()
+}
+
 /// Where a server that has this directory keeps lines that it could not store.
 pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
     directory.join("unstored").join(format!("{job}.{attempt}.log"))

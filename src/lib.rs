@@ -39,8 +39,11 @@
 //! | [`http`] | the transports, and who may talk to them |
 //! | [`directory`] | where everything is on disk |
 //! | [`config`], [`secret`], [`server`] | the options; the token; what is started in which order, and how it ends |
+//! | [`lease`], [`relay`] | several servers on one database: until when what this one says of its jobs holds; the bells of one ring on the others |
+//! | [`check`] | what is wrong with a configuration, without changing anything |
 //! | [`client`], [`demo`] | a client of the WebSocket, and the example that uses it |
 
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod demo;

@@ -19,16 +19,32 @@ fn main() -> ExitCode {
         Some(Command::Supervise { open_files }) => return jobstream::supervise(open_files),
         Some(Command::Task { directory }) => return jobstream::perform_task(&directory),
         Some(Command::Schema) => io::stdout().write_all(jobstream::schema().as_bytes()).map_err(Failure::from),
+        Some(Command::Check { options }) => return check(&options),
         Some(Command::Demo { once, options }) => serve(options, Some(once)),
         Some(Command::Serve { options }) => serve(options, None),
         None => serve(command_line.options, None),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "jobstream: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &Failure) -> ExitCode {
+    let _ = writeln!(io::stderr(), "jobstream: {error}");
+    ExitCode::FAILURE
+}
+
+/// Says what is wrong, if anything is.
+fn check(options: &Options) -> ExitCode {
+    let checked = jobstream::secret::take_token().map_err(Failure::from).and_then(|token| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(runtime.block_on(jobstream::check::run(options, token.as_deref(), &mut io::stdout())))
+    });
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(&error),
     }
 }
 

@@ -60,6 +60,13 @@ pub struct Settings {
     pub limits: Limits,
 }
 
+impl Settings {
+    /// Checks what they name.
+    pub fn check(&self) -> Result<(), ListError> {
+        self.operations.as_deref().map_or(Ok(()), |list| Documents::listed(list).map(drop))
+    }
+}
+
 /// The schema with all that its resolvers need. Clones share it.
 #[derive(Clone)]
 pub struct Api {

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on};
+pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on, on_path};
 pub use origin::Origin;
 use workplace::Workplace;
 

@@ -8,6 +8,7 @@ mod access;
 mod activity;
 mod answers;
 mod browser;
+mod check;
 mod clients;
 mod components;
 mod compression;

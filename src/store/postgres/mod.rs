@@ -8,6 +8,7 @@ mod clock;
 mod connect;
 mod numbering;
 mod sessions;
+mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use announcements::Announcements;
 pub(super) use clock::Skew;
 pub use connect::DatabaseUrl;
 use numbering::Numbering;
+pub(super) use survey::survey;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 

@@ -4,6 +4,7 @@ mod clock;
 mod disk;
 mod open;
 mod readers;
+mod survey;
 mod writer;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::model::Timestamp;
 
 pub(super) use clock::Clock;
 pub use open::Synchronous;
+pub(super) use survey::survey;
 
 /// An open database. Clones share it.
 #[derive(Debug, Clone)]

@@ -4,6 +4,8 @@ mod installation;
 mod plugins;
 mod project;
 
+pub use installation::on_path;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
