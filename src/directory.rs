@@ -5,8 +5,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
+
+/// How long a directory may still be held that belongs to nobody: what a server was starting when it was killed has it until it is another
+/// program.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
@@ -45,10 +52,17 @@ impl Directory {
         let path = make_whole(path).map_err(unusable)?;
         let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(unusable)?;
         lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        let mut left = PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if left.is_zero() => return Err(DirectoryError::InUse(path)),
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(LOOK_EVERY);
+                    left = left.saturating_sub(LOOK_EVERY);
+                }
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            }
         }
         for part in
             ["clones", "meltano/pipelines", "meltano/state", "plugins", "repositories", "spool", "tasks", "unstored"]
