@@ -186,7 +186,7 @@ async fn what_is_sensitive_is_sealed_with_a_key_outside_of_the_database() {
         let stored = std::fs::read(server.data_directory().join(name)).unwrap_or_default();
         assert!(!stored.windows(secret.len()).any(|it| it == secret.as_bytes()), "{name}");
     }
-    let key = server.data_directory().join("key");
+    let key = server.key();
     let other = key.with_extension("other");
     std::fs::rename(&key, &other).expect("the key");
     let refused = server.same_command().args(["--listen", "127.0.0.1:0"]).output().expect("it ends");

@@ -289,4 +289,6 @@ async fn a_log_is_stored_compressed() {
     // 6 MB as they were printed.
     let stored = async || (size("") + size("-wal") < 3_000_000).then_some(());
     eventually("the log is small", stored).await;
+    let chunks = "(SELECT 1 WHERE (SELECT sum(length(bytes)) FROM log_chunks) BETWEEN 1000 AND 1000000) AS small";
+    assert_eq!(server.count_rows(chunks), 1);
 }

@@ -82,7 +82,7 @@ async fn a_run_loads_what_is_new_and_says_nothing_that_is_sensitive() {
     let (done, log) = run(&server, &pipeline).await;
     assert_eq!(done["status"], "COMPLETE", "{log}");
     assert_eq!(records(&server, &workspace), [1, 2, 3, 4, 5], "the bookmark was kept");
-    let state = server.data_directory().join("meltano/state").join(&pipeline);
+    let state = server.meltano_state(&pipeline);
     assert!(fs::read_dir(state).is_ok_and(|mut it| it.next().is_some()), "and not in what Meltano keeps for itself");
 
     let verify = server.verify(&pipeline).await;

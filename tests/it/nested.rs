@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text, within};
+use crate::support::{TestServer, on_postgres, text, within};
 
 /// A server that runs nothing, with 20 workspaces of two pipelines and four jobs more than come with them.
 async fn idle() -> TestServer {
@@ -49,6 +49,11 @@ async fn statements_of(server: &TestServer, query: &str, variables: &Value) -> u
     least - looking
 }
 
+/// Where others write too, it is looked after each list of jobs whether the stream of changes has told of all that it shows.
+fn in_step() -> u64 {
+    if on_postgres() { 2 } else { 0 }
+}
+
 fn nodes(connection: &Value) -> &Vec<Value> {
     connection["nodes"].as_array().expect("nodes")
 }
@@ -77,7 +82,7 @@ async fn a_nested_query_takes_as_many_statements_for_20_parents_as_for_2() {
         let few = statements_of(&server, &query, &json!({ "n": 2 })).await;
         let many = statements_of(&server, &query, &json!({ "n": 100 })).await;
         assert_eq!(few, many, "{selection}");
-        assert!((1..=most).contains(&many), "{many} statements: {selection}");
+        assert!((1..=most + in_step()).contains(&many), "{many} statements: {selection}");
     }
     // Here two lists are read side by side: what comes of them is read together or not, as they happen to be done.
     let query = "query($n: Int) { workspaces(first: $n) { nodes { jobs(first: 5) { totalCount nodes { pipeline { name } \
@@ -99,7 +104,7 @@ async fn the_logs_of_20_jobs_take_as_many_statements_as_those_of_2() {
         let few = statements_of(&server, &query, &json!({ "n": 2 })).await;
         let many = statements_of(&server, &query, &json!({ "n": 100 })).await;
         assert_eq!(few, many, "{arguments}");
-        assert!((1..=5).contains(&many), "{many} statements: {arguments}");
+        assert!((1..=5 + in_step()).contains(&many), "{many} statements: {arguments}");
     }
 }
 

@@ -197,6 +197,19 @@ impl TestServer {
         self.directory.path().join("data")
     }
 
+    /// The file with the key that sensitive values are sealed with.
+    pub fn key(&self) -> PathBuf {
+        let data = self.data_directory();
+        if on_postgres() { data.join("shared/key") } else { data.join("key") }
+    }
+
+    /// Where it is kept how far a pipeline has loaded.
+    pub fn meltano_state(&self, pipeline: &str) -> PathBuf {
+        let data = self.data_directory();
+        let states = if on_postgres() { data.join("shared/meltano-state") } else { data.join("meltano/state") };
+        states.join(pipeline)
+    }
+
     /// A workspace's repository.
     pub fn repository(&self, workspace: &str) -> PathBuf {
         self.data_directory().join("repositories").join(workspace)
