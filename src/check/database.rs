@@ -105,7 +105,7 @@ fn server(survey: &PostgresSurvey, findings: &mut Findings<'_>) {
     if apart > APART {
         let where_to = if survey.ahead > 0.0 { "ahead of" } else { "behind" };
         findings.remark(format!(
-            "its clock is {apart:.1} s {where_to} this machine's. Statuses have its instants, log lines those of the machine that they were printed on"
+            "its clock is {apart:.1} s {where_to} this machine's. What is stored has its instants; what the server logs of itself has the machine's"
         ));
     } else {
         findings.ok(format!("its clock and this machine's are {apart:.1} s apart"));
