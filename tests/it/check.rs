@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -176,26 +178,37 @@ fn a_database_that_cannot_be_read_is_wrong() {
     Findings::with(directory.path(), &[]).is_wrong(&["cannot be read"]);
 }
 
+/// Carries out SQL on the database of a server that has ended.
+fn execute(server: &TestServer, sql: &str) {
+    match server.database() {
+        Some(database) => database.execute(sql),
+        None => {
+            let path = server.data_directory().join("jobstream.db");
+            let mut database = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
+            database.batch_execute(sql).expect(sql);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_schema_is_wrong() {
+async fn a_newer_schema_is_wrong_and_an_older_one_is_remarked_on() {
     let mut server = TestServer::start();
     server.terminate();
     assert!(server.ended().await.success());
-    let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('9999')";
-    match server.database() {
-        Some(database) => database.execute(newer),
-        None => {
-            use diesel::connection::SimpleConnection;
-            let path = server.data_directory().join("jobstream.db");
-            let mut database: diesel::SqliteConnection =
-                diesel::Connection::establish(path.to_str().expect("UTF-8")).expect("the database");
-            database.batch_execute(newer).expect("it is written");
-        }
-    }
     let options = like(&server);
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    Findings::with(&server.data_directory(), &options)
-        .is_wrong(&["schema 9999, which this version does not know: it is newer"]);
+    execute(&server, "INSERT INTO __diesel_schema_migrations (version) VALUES ('9999')");
+    let found = Findings::with(&server.data_directory(), &options);
+    found.is_wrong(&["schema 9999, which this version does not know: it is newer"]);
+    execute(&server, "DELETE FROM __diesel_schema_migrations WHERE version = '9999'");
+    Findings::with(&server.data_directory(), &options).is_well(&["its schema is that of this version"]);
+    // The schema of PostgreSQL has had one version only.
+    if !on_postgres() {
+        let last = "(SELECT max(version) FROM __diesel_schema_migrations)";
+        execute(&server, &format!("DELETE FROM __diesel_schema_migrations WHERE version = {last}"));
+        let found = Findings::with(&server.data_directory(), &options);
+        found.is_well(&["its schema is 1 step older than this version: a server brings it up to date"]);
+    }
 }
 
 #[test]
