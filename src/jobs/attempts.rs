@@ -104,11 +104,12 @@ impl Jobs {
         .await
     }
 
-    /// Why a held job should be stopped, if somebody wishes it.
+    /// Why a held job should be stopped, if somebody wishes it. [`Error::Stale`] if the caller does not hold it any more.
     pub async fn stop_wish(&self, held: &Job) -> Result<Option<JobStopReason>, Error> {
         let id = held.id;
         let job = self.store.read(move |conn| conn.job_even_deleted(id).boxed()).await?;
-        Ok(job.and_then(|job| job.stop_requested.and(job.stop_reason)))
+        let job = job.filter(|job| is_held(job, held, self.rules.fenced)).ok_or(Error::Stale)?;
+        Ok(job.stop_requested.and(job.stop_reason))
     }
 
     /// Stores the wish to stop a held job because its time is over. [`Error::Stale`] if the caller does not hold it any more.
@@ -153,8 +154,7 @@ impl Unit<'_> {
     async fn still_held(&mut self, held: &Job) -> Result<Job, Error> {
         self.hold(held.workspace).await?;
         let job = self.conn.lock_job(held.id).await?.ok_or(Error::Stale)?;
-        let is_held = (job.attempt, job.owner) == (held.attempt, held.owner) || !self.fenced;
-        if job.status == JobStatus::Running && is_held { Ok(job) } else { Err(Error::Stale) }
+        if is_held(&job, held, self.fenced) { Ok(job) } else { Err(Error::Stale) }
     }
 
     pub(super) async fn end_attempt(
@@ -192,6 +192,12 @@ impl Unit<'_> {
         self.tally.logged(Arc::new(lines));
         self.change(&job, after).await
     }
+}
+
+/// Whether a job, as it is now, is held as it was. See [`Rules::fenced`](super::Rules::fenced).
+fn is_held(job: &Job, held: &Job, fenced: bool) -> bool {
+    let same = (job.attempt, job.owner) == (held.attempt, held.owner);
+    job.status == JobStatus::Running && (same || !fenced)
 }
 
 /// The last line of the server's own among these, as the reason for a failure.

@@ -147,6 +147,11 @@ async fn watch(
                         let _ = holder.end().await; // if it is gone, its report says so
                     }
                 }
+                // Another server has given this one up, as when its machine was paused. What it holds must not go on beside the new try.
+                Err(Error::Stale) => {
+                    told_to_end = true;
+                    let _ = holder.end().await;
+                }
                 Err(error) => tracing::error!(job = %held.id, ?error, "it cannot be read whether the job is to stop"),
             }
         }

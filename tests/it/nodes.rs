@@ -242,6 +242,28 @@ async fn a_server_that_hangs_has_its_jobs_ended_by_their_supervisors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_given_up_ends_what_it_holds_when_it_finds_out() {
+    let Some(nodes) = Nodes::new() else { return };
+    let scratch = nodes.scratch();
+    let one = nodes.node("one", &["--lease-margin", "600"]);
+    let workspace = one.workspace("Workspace").await;
+    let script = format!("echo $$ >> '{0}/pids'; {1}", scratch.display(), wait_for(&scratch.join("gate")));
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "maxRetries": 1 });
+    let pipeline = one.pipeline_with(input).await;
+    let job = one.run(&pipeline).await;
+    let first = pids_of(&scratch.join("pids"), 1).await[0];
+    let other = nodes.node("other", &[]);
+    // As if its machine had been paused, and its clock with it.
+    nodes.database().execute("UPDATE nodes SET machine = 'another', lease_until = 'epoch' WHERE name = 'one'");
+    let second = pids_of(&scratch.join("pids"), 2).await[1];
+    eventually("the first try ends", async || (!is_alive(first)).then_some(())).await;
+    assert!(is_alive(second));
+    std::fs::write(scratch.join("gate"), "").expect("the gate");
+    let done = other.final_job(&job).await;
+    assert_eq!((&done["status"], &done["attempt"]), (&json!("COMPLETE"), &json!(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_jobs_go_on_and_their_lines_wait_on_disk() {
     if !on_postgres() {
         return;
