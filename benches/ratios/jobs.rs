@@ -1,12 +1,11 @@
 //! 500 jobs that run `true`, queued at once over 500 pipelines, against `xargs -P` running `bash -c true`.
 
-use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{SLOTS, Server, text};
+use crate::server::{SLOTS, Server};
 use crate::{median, report_share};
 
 const JOBS: usize = 500;
@@ -17,19 +16,7 @@ const AT_ONCE: usize = 100;
 
 pub async fn run() {
     let mut server = Server::start(SLOTS).await;
-    let mut pipelines = Vec::new();
-    let mut configurations = Vec::new();
-    for workspace in 0..WORKSPACES {
-        let workspace = server.workspace(&format!("Workspace {workspace}")).await;
-        for pipeline in 0..JOBS / WORKSPACES {
-            let (pipeline, job) = server.begin_pipeline(&workspace, &format!("Pipeline {pipeline}"), "true").await;
-            pipelines.push(pipeline);
-            configurations.push(job);
-        }
-    }
-    for job in &configurations {
-        server.completed(job).await;
-    }
+    let pipelines = prepare(&mut server, WORKSPACES, JOBS / WORKSPACES).await;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         theirs.push(with_xargs());
@@ -38,30 +25,42 @@ pub async fn run() {
     report_share(&format!("{JOBS} jobs that run `true`, {SLOTS} at a time"), median(ours), median(theirs));
 }
 
-/// From the first mutation to the last COMPLETE at a subscriber.
-async fn with_server(server: &mut Server, pipelines: &[String]) -> Duration {
-    let newest = server.request("{ jobs(first: 1) { cursor } }", json!({})).await;
-    let query = "subscription($after: String) { jobStatusChanged(after: $after) { jobId status } }";
-    let changes =
-        server.client.begin(query, json!({ "after": newest["jobs"]["cursor"] })).await.expect("a subscription");
-    let mutations: Vec<String> = pipelines.chunks(AT_ONCE).map(create_jobs).collect();
-    let started = Instant::now();
-    for mutation in &mutations {
-        server.client.begin(mutation, json!({})).await.expect("a mutation");
-    }
-    let mut done = HashSet::new();
-    while done.len() < pipelines.len() {
-        let change = server.client.next_data(&changes).await.expect("a change").expect("no end");
-        let change = &change["jobStatusChanged"];
-        match text(&change["status"]) {
-            "COMPLETE" => drop(done.insert(text(&change["jobId"]).to_owned())),
-            "ERROR" | "STOPPED" => panic!("a job is {change}"),
-            _ => {}
+/// Makes so many workspaces with so many pipelines each, which run `true`.
+pub async fn prepare(server: &mut Server, workspaces: usize, each: usize) -> Vec<String> {
+    let mut pipelines = Vec::new();
+    let mut configurations = Vec::new();
+    for workspace in 0..workspaces {
+        let workspace = server.workspace(&format!("Workspace {workspace}")).await;
+        for pipeline in 0..each {
+            let (pipeline, job) = server.begin_pipeline(&workspace, &format!("Pipeline {pipeline}"), "true").await;
+            pipelines.push(pipeline);
+            configurations.push(job);
         }
     }
+    for job in &configurations {
+        server.completed(job).await;
+    }
+    pipelines
+}
+
+/// From the first mutation to the last COMPLETE at a subscriber.
+pub async fn with_server(server: &mut Server, pipelines: &[String]) -> Duration {
+    let changes = server.changes().await;
+    let started = Instant::now();
+    begin_jobs(server, pipelines).await;
+    server.ended(&changes, pipelines.len(), "COMPLETE").await;
     let took = started.elapsed();
     server.client.end(&changes).await.expect("a connection");
     took
+}
+
+/// Asks for a run of each pipeline, without waiting for the answers.
+pub async fn begin_jobs(server: &mut Server, pipelines: &[String]) -> Vec<String> {
+    let mut mutations = Vec::new();
+    for some in pipelines.chunks(AT_ONCE) {
+        mutations.push(server.client.begin(&create_jobs(some), json!({})).await.expect("a mutation"));
+    }
+    mutations
 }
 
 fn create_jobs(pipelines: &[String]) -> String {

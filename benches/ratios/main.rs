@@ -1,19 +1,27 @@
 //! How fast the server is, as ratios against what the machine does without it, measured side by side in one run.
 //!
-//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page fanout ten-thousand latency durability memory` some of it. Machines are noisy, so each figure is
-//! the median of several rounds, in which the server and what it is compared with take turns.
+//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page fanout ten-thousand latency durability memory nodes claim stream`
+//! some of it. Machines are noisy, so each figure is the median of several rounds, in which the server and what it is compared with take turns.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be run says why by panicking")]
 
 mod bare;
+mod claim;
 mod durability;
 mod fanout;
+mod filling;
 mod jobs;
 mod latency;
 mod lines;
 mod memory;
+mod nodes;
 mod page;
+mod postgres;
 mod server;
+mod stream;
+#[path = "../../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests need more of it")]
+mod support;
 
 use std::time::Duration;
 
@@ -48,6 +56,15 @@ fn main() {
         }
         if wanted("memory") {
             memory::run().await;
+        }
+        if wanted("nodes") {
+            nodes::run().await;
+        }
+        if wanted("claim") {
+            claim::run().await;
+        }
+        if wanted("stream") {
+            stream::run().await;
         }
     });
 }

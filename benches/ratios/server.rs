@@ -2,10 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jobstream::client::Client;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -17,7 +20,7 @@ pub struct Server {
     process: Child,
     pub address: SocketAddr,
     pub client: Client,
-    _directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Server {
@@ -28,7 +31,18 @@ impl Server {
 
     /// Starts a server with further options.
     pub async fn with(slots: usize, options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        Self::on(Arc::new(tempfile::tempdir().expect("a directory")), slots, options).await
+    }
+
+    /// Kills the server, and starts another one in its place when something has been done to its data directory.
+    pub async fn again(self, meanwhile: impl FnOnce(&Path), slots: usize, options: &[&str]) -> Self {
+        let directory = Arc::clone(&self.directory);
+        drop(self);
+        meanwhile(&directory.path().join("data"));
+        Self::on(directory, slots, options).await
+    }
+
+    async fn on(directory: Arc<TempDir>, slots: usize, options: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_jobstream"))
             .args(["serve", "--listen", "127.0.0.1:0", "--slots", &slots.to_string(), "--data-dir"])
             .arg(directory.path().join("data"))
@@ -45,7 +59,21 @@ impl Server {
             .expect("its address");
         std::thread::spawn(move || lines.for_each(drop));
         let client = Client::connect(address, None).await.expect("a connection");
-        Self { process, address, client, _directory: directory }
+        Self { process, address, client, directory }
+    }
+
+    /// Has it stand still until it is to go on. A job that it is starting or ending waits with it.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Has it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it is there");
     }
 
     /// Carries out a query or mutation.
@@ -98,6 +126,42 @@ impl Server {
             }
         }
         self.client.end(&changes).await.expect("a connection");
+    }
+
+    /// Begins to follow the statuses of all jobs, from now on.
+    pub async fn changes(&mut self) -> String {
+        let newest = self.request("{ jobs(first: 1) { cursor } }", json!({})).await;
+        let query = "subscription($after: String) { jobStatusChanged(after: $after) { jobId status } }";
+        self.client.begin(query, json!({ "after": newest["jobs"]["cursor"] })).await.expect("a subscription")
+    }
+
+    /// Waits until so many jobs have ended with this status, as those who follow them hear of it.
+    pub async fn ended(&mut self, changes: &str, number: usize, status: &str) {
+        let mut ended = 0;
+        while ended < number {
+            let change = self.client.next_data(changes).await.expect("a change").expect("no end");
+            match text(&change["jobStatusChanged"]["status"]) {
+                end if end == status => ended += 1,
+                "COMPLETE" | "ERROR" | "STOPPED" => panic!("a job is {change}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes over what a server that stands still had said before of changes that are followed.
+    pub async fn hear_out(&mut self, changes: &str) {
+        let silence = Duration::from_millis(50);
+        while let Ok(said) = tokio::time::timeout(silence, self.client.next_data(changes)).await {
+            said.expect("a change").expect("no end");
+        }
+    }
+
+    /// How many SQL statements it has run so far, without those that begin and end transactions.
+    pub async fn statements(&self) -> u64 {
+        let metrics = reqwest::get(format!("http://{}/metrics", self.address)).await.expect("an answer");
+        let metrics = metrics.text().await.expect("a text");
+        let total = metrics.lines().find_map(|line| line.strip_prefix("jobstream_database_statements_total "));
+        total.expect("the figure").parse().expect("a number")
     }
 
     /// A figure in KiB from /proc/PID/status: VmRSS is what it holds now, VmHWM the most it has held.

@@ -1,6 +1,6 @@
 //! PostgreSQL for tests: a cluster that goes with the test process, and databases in it that go with their test.
 
-pub(super) mod process;
+pub mod process;
 mod tests;
 
 use std::net::{SocketAddr, ToSocketAddrs};

@@ -28,14 +28,15 @@ stop() {
 }
 
 "$binaries/initdb" --pgdata="$directory/data" --username=postgres --auth=trust --no-sync --encoding=UTF8 \
-    --locale=C.UTF-8 >&2 && echo ready || echo failed
+    --locale=C.UTF-8 >&2 && printf '%s\n' 'fsync = off' 'full_page_writes = off' >>"$directory/data/postgresql.conf" \
+    && echo ready || echo failed
 
 while read -r order port; do
     case $order in
     start)
         "$binaries/postgres" -D "$directory/data" -p "$port" -c listen_addresses=127.0.0.1 \
-            -c unix_socket_directories= -c fsync=off -c full_page_writes=off -c max_connections=300 \
-            -c log_destination=stderr </dev/null >&2 &
+            -c unix_socket_directories= -c max_connections=300 -c log_destination=stderr \
+            </dev/null >&2 &
         postgres=$!
         echo "$postgres"
         ;;
@@ -157,7 +158,7 @@ impl Drop for Process {
 }
 
 /// Where PostgreSQL's programs are: on the `PATH`, or else where Debian has those of every version.
-fn binaries() -> Option<PathBuf> {
+pub fn binaries() -> Option<PathBuf> {
     let complete = |directory: &PathBuf| ["initdb", "postgres"].iter().all(|it| directory.join(it).is_file());
     if let Some(directory) = env::split_paths(&env::var_os("PATH")?).find(complete) {
         return Some(directory);
