@@ -27,6 +27,8 @@ use std::time::Duration;
 
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with("--")).collect();
+    // The server's own choice. What is asked over HTTP wants one, even without TLS.
+    rustls::crypto::ring::default_provider().install_default().expect("the first choice");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     if arguments.first().is_some_and(|it| it == "bare-server") {
         return runtime.block_on(bare::serve(arguments.remove(1)));

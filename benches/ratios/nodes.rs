@@ -13,10 +13,12 @@ use crate::support::{Cluster, Database};
 use crate::{median, report_share};
 
 const WORKSPACES: usize = 10;
-const PIPELINES: usize = 20;
+const PIPELINES: usize = 10;
 const JOBS: usize = WORKSPACES * PIPELINES;
 const ROUNDS: usize = 5;
-/// What is queued of jobs that no process is started for: more than all rounds need.
+/// How many jobs that no process is started for end in a round,
+const WITHOUT_PROCESS: usize = 300;
+/// and how many are queued: more than all rounds need.
 const QUEUE: Filling = Filling { workspaces: 100, jobs: 100 };
 
 pub async fn run() {
@@ -28,10 +30,10 @@ pub async fn run() {
 
 async fn runs(cluster: &Cluster, transactions: &Transactions) {
     let mut alone = Nodes::start(cluster, 1, None).await;
-    let mut three = Nodes::start(cluster, 3, None).await;
-    let mut embedded = Server::start(SLOTS).await;
     let of_alone = prepare(&mut alone.front, WORKSPACES, PIPELINES).await;
+    let mut three = Nodes::start(cluster, 3, None).await;
     let of_three = prepare(&mut three.front, WORKSPACES, PIPELINES).await;
+    let mut embedded = Server::start(SLOTS).await;
     let of_embedded = prepare(&mut embedded, WORKSPACES, PIPELINES).await;
     // Each node makes its clones first.
     for _ in 0..2 {
@@ -47,7 +49,7 @@ async fn runs(cluster: &Cluster, transactions: &Transactions) {
         took.three.push(three.run(&of_three).await);
         took.embedded.push(with_server(&mut embedded, &of_embedded).await);
     }
-    took.report("jobs that run `true`");
+    took.report(JOBS, "jobs that run `true`");
     let each = |before: u64, after: u64| (after - before) as f64 / (ROUNDS * JOBS) as f64;
     println!(
         "    {:.1} statements for each job by the one node that does it, {:.1} by the three",
@@ -65,18 +67,18 @@ async fn without_processes(cluster: &Cluster, transactions: &Transactions) {
     embedded.hear_out(&changes[2]).await;
     let mut took = Took::default();
     for _ in 0..ROUNDS {
-        took.commits_for_one.push(transactions.run(SLOTS, JOBS));
+        took.commits_for_one.push(transactions.run(SLOTS, WITHOUT_PROCESS));
         took.one.push(alone.work(&changes[0]).await);
-        took.commits_for_three.push(transactions.run(3 * SLOTS, JOBS));
+        took.commits_for_three.push(transactions.run(3 * SLOTS, WITHOUT_PROCESS));
         took.three.push(three.work(&changes[1]).await);
         embedded.resume();
         let started = Instant::now();
-        embedded.ended(&changes[2], JOBS, "ERROR").await;
+        embedded.ended(&changes[2], WITHOUT_PROCESS, "ERROR").await;
         took.embedded.push(started.elapsed());
         embedded.pause();
         embedded.hear_out(&changes[2]).await;
     }
-    took.report("jobs that no process is started for");
+    took.report(WITHOUT_PROCESS, "jobs that no process is started for");
 }
 
 /// How long each takes for as many jobs, or commits.
@@ -90,21 +92,21 @@ struct Took {
 }
 
 impl Took {
-    fn report(self, what: &str) {
+    fn report(self, number: usize, what: &str) {
         let (one, three) = (median(self.one), median(self.three));
         let (slots, three_slots) = (SLOTS, 3 * SLOTS);
         report_share(
-            &format!("{JOBS} {what}, 1 node, against pgbench with {slots} clients"),
+            &format!("{number} {what}, 1 node, against pgbench with {slots} clients"),
             one,
             median(self.commits_for_one),
         );
         report_share(
-            &format!("{JOBS} {what}, 3 nodes, against pgbench with {three_slots} clients"),
+            &format!("{number} {what}, 3 nodes, against pgbench with {three_slots} clients"),
             three,
             median(self.commits_for_three),
         );
-        report_share(&format!("{JOBS} {what}, 3 nodes against 1"), three, one);
-        report_share(&format!("{JOBS} {what}, 1 node on PostgreSQL against SQLite"), one, median(self.embedded));
+        report_share(&format!("{number} {what}, 3 nodes against 1"), three, one);
+        report_share(&format!("{number} {what}, 1 node on PostgreSQL against SQLite"), one, median(self.embedded));
     }
 }
 
@@ -162,7 +164,7 @@ impl Nodes {
         self.front.hear_out(changes).await;
         let started = Instant::now();
         self.runners.iter().for_each(Server::resume);
-        self.front.ended(changes, JOBS, "ERROR").await;
+        self.front.ended(changes, WITHOUT_PROCESS, "ERROR").await;
         let took = started.elapsed();
         self.runners.iter().for_each(Server::pause);
         took

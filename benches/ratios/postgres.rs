@@ -41,7 +41,9 @@ impl Transactions {
 
     /// How long so many clients take for so many transactions in all, without the time to connect.
     pub fn run(&self, clients: usize, number: usize) -> Duration {
-        let output = Command::new(binaries().expect("PostgreSQL").join("pgbench"))
+        // Beside initdb, to which there may be a link on the PATH.
+        let initdb = binaries().expect("PostgreSQL").join("initdb").canonicalize().expect("initdb");
+        let output = Command::new(initdb.with_file_name("pgbench"))
             .args(["--no-vacuum", "--protocol=prepared", "--client", &clients.to_string()])
             .args(["--transactions", &number.div_ceil(clients).to_string(), "--file"])
             .arg(self.script.path())

@@ -130,6 +130,8 @@ impl Server {
 
     /// Begins to follow the statuses of all jobs, from now on.
     pub async fn changes(&mut self) -> String {
+        // One on which nothing was heard for long the server has closed.
+        self.client = Client::connect(self.address, None).await.expect("a connection");
         let newest = self.request("{ jobs(first: 1) { cursor } }", json!({})).await;
         let query = "subscription($after: String) { jobStatusChanged(after: $after) { jobId status } }";
         self.client.begin(query, json!({ "after": newest["jobs"]["cursor"] })).await.expect("a subscription")
