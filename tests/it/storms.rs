@@ -19,6 +19,7 @@ async fn every_promise_is_kept_when_nodes_are_killed_at_random_moments() {
     // OPTIONS has the waits of its own.
     let mut servers: Vec<TestServer> = NAMES.iter().map(|name| nodes.plain_node(name, OPTIONS)).collect();
     let mut storm = Storm::over(&servers[0], 20, nodes.scratch(), "SEVERAL=1").await;
+    storm.rises(&addresses(&servers)).await;
     for _ in 0..storm.rounds {
         let mut killed = None;
         storm
@@ -47,6 +48,7 @@ async fn every_promise_is_kept_when_postgresql_is_restarted_at_random_moments() 
     let nodes = Nodes::in_cluster(&cluster);
     let servers: Vec<TestServer> = NAMES[..2].iter().map(|name| nodes.plain_node(name, OPTIONS)).collect();
     let mut storm = Storm::over(&servers[0], 8, nodes.scratch(), "SEVERAL=1").await;
+    storm.rises(&addresses(&servers)).await;
     for _ in 0..storm.rounds {
         storm.round(&addresses(&servers), |_| cluster.restart_immediately()).await;
     }

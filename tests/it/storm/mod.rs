@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::history::{FinalJob, FinalState, Line, Violation, check};
-use crate::support::{PATIENCE, TestServer, eventually, is_alive, text};
+use crate::support::{PATIENCE, TestServer, eventually, is_alive, lines_of, text};
 use clients::{Clients, Random, change, line};
 
 /// What servers in a storm are told.
@@ -92,6 +92,21 @@ impl Storm {
 
     /// Has clients of these servers ask for things until something has happened, at a random moment.
     pub async fn round(&mut self, addresses: &[SocketAddr], happens: impl FnOnce(&mut Random)) {
+        let tasks = self.clients_of(addresses);
+        // The random moment.
+        tokio::time::sleep(Duration::from_millis(self.random.below(700))).await;
+        happens(&mut self.random);
+        self.leave(tasks).await;
+    }
+
+    /// Has clients ask for things until some jobs have begun: there is something to hit.
+    pub async fn rises(&mut self, addresses: &[SocketAddr]) {
+        let tasks = self.clients_of(addresses);
+        lines_of(&self.scratch.join("notes"), 5).await;
+        self.leave(tasks).await;
+    }
+
+    fn clients_of(&mut self, addresses: &[SocketAddr]) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let somewhere = |random: &mut Random| random.pick(addresses).expect("a server");
         for _ in 0..MUTATORS {
@@ -105,9 +120,10 @@ impl Storm {
             let (follow, address) = (Arc::clone(&self.clients), somewhere(&mut self.random));
             tasks.spawn(async move { drop(follow.follow(address).await) });
         }
-        // The random moment.
-        tokio::time::sleep(Duration::from_millis(self.random.below(700))).await;
-        happens(&mut self.random);
+        tasks
+    }
+
+    async fn leave(&self, mut tasks: JoinSet<()>) {
         // Clients of a server that is gone find that out by themselves, but for one that waits for something to follow.
         let ended =
             tokio::time::timeout(Duration::from_millis(100), async { while tasks.join_next().await.is_some() {} });
