@@ -170,6 +170,16 @@ impl Directory {
         [self.path.join("spool").join(format!("{job}.{attempt}")), unstored(&self.path, job, attempt)]
     }
 
+    /// The same of all lines that wait.
+    pub fn spools(&self) -> io::Result<Vec<[PathBuf; 2]>> {
+        let entries = fs::read_dir(self.path.join("spool"))?;
+        let both = |entry: fs::DirEntry| {
+            let kept = format!("{}.log", entry.file_name().display());
+            [entry.path(), self.path.join("unstored").join(kept)]
+        };
+        entries.map(|entry| entry.map(both)).collect()
+    }
+
     /// Where a system task finds what it is to do, and leaves what came of it.
     pub fn task(&self, job: JobId) -> PathBuf {
         self.path.join("tasks").join(job.to_string())

@@ -48,14 +48,36 @@ impl Jobs {
         .await
     }
 
-    /// Forgets a server that is gone and has no jobs any more.
-    pub async fn forget_node(&self, server: ServerId) -> Result<(), Error> {
-        self.store.write(move |conn| conn.remove_node(server).boxed()).await
+    /// Forgets a server that is gone and has no jobs any more: unless its lease holds after all, where it was `late`.
+    pub async fn forget_node(&self, server: ServerId, late: bool) -> Result<(), Error> {
+        self.store
+            .write(move |conn| {
+                async move {
+                    // Waits for claims that are being stored, which count as jobs then.
+                    let node = conn.lock_node(server).await?;
+                    let now = conn.now().await?;
+                    if late && node.is_some_and(|it| !it.is_late(now)) {
+                        return Ok(());
+                    }
+                    conn.remove_node(server).await
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Queues a job again that this supervisor was to hold and never heard of: it was claimed, and that was not acknowledged.
     pub async fn give_up_claim(&self, supervisor: SupervisorIdentity) -> Result<(), Error> {
-        let of_owner = self.jobs_of(self.node.id).await?;
+        let node = self.node.id;
+        let of_owner = self.store.write(move |conn| {
+            async move {
+                // Waits for claims that are being stored, even if nobody waits for their answer any more.
+                conn.lock_node(node).await?;
+                conn.jobs_of_node(node).await
+            }
+            .boxed()
+        });
+        let of_owner = of_owner.await?;
         for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
             tracing::warn!(job = %job.id, "a claim was stored and not acknowledged; queueing the job again");
             self.take_over(&job, None, Ending::Interrupted).await?;

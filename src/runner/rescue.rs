@@ -42,7 +42,13 @@ enum Gone {
 pub(super) async fn run(runner: &Runner) -> Result<(), Error> {
     let jobs = runner.jobs.jobs_of_nobody().await?;
     all(runner, jobs, None).await?;
-    look(runner).await
+    look(runner).await?;
+    // What still waits is of jobs that others have taken over.
+    for [path, unstored] in runner.directory.spools().map_err(Error::internal)? {
+        let left = Spool::left(path, unstored).map_err(Error::internal)?;
+        left.map_or(Ok(()), |mut spool| spool.keep(None, &LogLines::default())).map_err(Error::internal)?;
+    }
+    Ok(())
 }
 
 /// Goes on to look for servers that are gone.
@@ -70,7 +76,7 @@ async fn look(runner: &Runner) -> Result<(), Error> {
             );
         }
         all(runner, jobs, Some((node, gone))).await?;
-        runner.jobs.forget_node(node.id).await?;
+        runner.jobs.forget_node(node.id, gone == Gone::Lease).await?;
     }
     Ok(())
 }
@@ -95,11 +101,18 @@ async fn all(runner: &Runner, jobs: Vec<Job>, server: Option<(&Node, Gone)>) -> 
 }
 
 async fn rescue(runner: &Runner, mut job: Job, server: Option<(&Node, Gone)>) -> Result<(), Error> {
-    let is_here =
-        server.is_none_or(|(node, _)| node.machine == processes::machine() || node.home == runner.lease.node().home);
+    // One whose lease is over has ended what it held, and may hold something else by now.
+    let is_here = server.is_none_or(|(node, gone)| {
+        gone == Gone::Process && (node.machine == processes::machine() || node.home == runner.lease.node().home)
+    });
     if is_here {
         if let Some(supervisor) = job.supervisor() {
             supervisor_gone(&supervisor, runner.limits.stop_grace + PATIENCE).await;
+        }
+        // Another server may have been faster, and the next attempt runs.
+        match runner.jobs.stop_wish(&job).await {
+            Err(Error::Stale) => return Ok(()),
+            wish => drop(wish?),
         }
         end_by_environment(job.id).await;
         let _ = tokio::fs::remove_dir_all(runner.directory.task(job.id)).await;

@@ -107,6 +107,7 @@ impl Spool {
     /// Keeps lines, and between them what waits, in a file for people: the attempt is over for everybody else, and none of them can be stored.
     pub(super) fn keep(&mut self, before: Option<&LogLines>, after: &LogLines) -> io::Result<()> {
         if before.is_none_or(LogLines::is_empty) && self.is_empty() && after.is_empty() {
+            self.clear();
             return Ok(());
         }
         let mut file = io::BufWriter::new(File::options().create(true).append(true).open(&self.unstored)?);

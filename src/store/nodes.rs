@@ -9,12 +9,12 @@ use crate::error::Error;
 use crate::model::{Job, JobStatus, Node, ServerId, Timestamp};
 
 impl Conn {
-    /// Registers a node at this moment, or renews its lease until another.
+    /// Registers a node at this moment, or renews its lease until another. A renewal that was held up does not shorten a later one.
     pub async fn renew_lease(&mut self, node: &Node, now: Timestamp, until: Timestamp) -> Result<(), Error> {
-        let renewed = diesel::update(nodes::table.find(node.id)).set(nodes::lease_until.eq(until));
-        if self.run(renewed).await? == 0 {
+        let shorter = nodes::table.find(node.id).filter(nodes::lease_until.lt(until));
+        if self.run(diesel::update(shorter).set(nodes::lease_until.eq(until))).await? == 0 {
             let node = Node { started: now, lease_until: until, ..node.clone() };
-            self.run(diesel::insert_into(nodes::table).values(node)).await?;
+            self.run(diesel::insert_into(nodes::table).values(node).on_conflict_do_nothing()).await?;
         }
         Ok(())
     }
@@ -40,9 +40,17 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether a node's lease holds at this moment.
+    /// Whether a node's lease holds at this moment. Until the transaction ends nobody can lock the node, so nobody can take what it claims, or forget
+    /// it; it can renew its lease.
     pub async fn holds_lease(&mut self, id: ServerId, now: Timestamp) -> Result<bool, Error> {
-        self.one(diesel::select(exists(nodes::table.find(id).filter(nodes::lease_until.gt(now))))).await
+        let node = match &mut self.database {
+            Database::Postgres(conn, _) => {
+                let row = nodes::table.find(id).for_key_share();
+                diesel_async::RunQueryDsl::get_result::<Node>(row, &mut ***conn).await.optional()?
+            }
+            Database::Sqlite(..) => self.optional(nodes::table.find(id)).await?,
+        };
+        Ok(node.is_some_and(|node| !node.is_late(now)))
     }
 
     /// The jobs that a node runs, the oldest first.

@@ -29,6 +29,7 @@ pub(crate) mod meltano;
 mod metrics;
 mod nested;
 pub(crate) mod nodes;
+mod outages;
 mod pages;
 mod persisted;
 pub(crate) mod pipeline_config;

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::proxy::Proxy;
 use crate::support::{
     Cluster, Database, TestServer, eventually, is_alive, lines_of, on_postgres, pids_of, system_lines, text, wait_for,
-    within,
 };
 
 /// Short waits, so that a test need not wait long either.
@@ -71,7 +69,7 @@ impl Nodes {
 }
 
 /// Bash that says that it begins, runs for as long as the gate is shut, and is never run twice at a time: else it says so.
-fn held_by(scratch: &Path) -> String {
+pub fn held_by(scratch: &Path) -> String {
     format!(
         "exec 9> '{0}/lock'; flock -n 9 || echo two >> '{0}/complaints'; echo $$ >> '{0}/pids'; echo began; {1}; echo ended",
         scratch.display(),
@@ -79,7 +77,7 @@ fn held_by(scratch: &Path) -> String {
     )
 }
 
-fn nobody_complains(scratch: &Path) {
+pub fn nobody_complains(scratch: &Path) {
     assert!(!scratch.join("complaints").exists(), "two ran one job at a time");
 }
 
@@ -167,157 +165,6 @@ async fn a_node_that_is_told_to_end_gives_its_jobs_to_others_at_once() {
     assert_eq!((&done["status"], &done["attempt"]), (&json!("COMPLETE"), &json!(1)), "a shutdown uses up no try");
     assert_eq!(nodes.database().count("nodes"), 1, "the lease was given back");
     nobody_complains(&scratch);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_cut_off_has_ended_its_jobs_when_others_take_them() {
-    let Some(nodes) = Nodes::new() else { return };
-    let Some(cluster) = Cluster::shared() else { return };
-    let scratch = nodes.scratch();
-    let proxy = Proxy::to(cluster.address());
-    let one = nodes.node_at(&nodes.database().url_through(&proxy), "one", &[]);
-    let workspace = one.workspace("Workspace").await;
-    let script = format!("(while echo alive; do sleep 0.05; done) & {}", held_by(&scratch));
-    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "maxRetries": 1 });
-    let pipeline = one.pipeline_with(input).await;
-    let job = one.run(&pipeline).await;
-    let first = pids_of(&scratch.join("pids"), 1).await[0];
-    // It is not to be seen that its process lives, as on another machine.
-    nodes.database().execute("UPDATE nodes SET machine = 'another'");
-    let other = nodes.node("other", &[]);
-    proxy.cut();
-    let second = pids_of(&scratch.join("pids"), 2).await[1];
-    assert!(!is_alive(first) && is_alive(second));
-    nobody_complains(&scratch);
-    std::fs::write(scratch.join("gate"), "").expect("the gate");
-    let done = other.final_job(&job).await;
-    assert_eq!((&done["status"], &done["attempt"]), (&json!("COMPLETE"), &json!(2)));
-    let said = system_lines(&other.log_lines(&job).await);
-    let kept = one.data_directory().join("unstored").join(format!("{job}.1.log"));
-    assert!(
-        said[0].contains("The server one was not heard of") && said[0].contains(kept.to_str().expect("UTF-8")),
-        "{said:?}"
-    );
-
-    // Back again it serves, and has kept what it could not store where the log says.
-    proxy.heal();
-    let lines =
-        eventually("it is kept", async || std::fs::read_to_string(&kept).ok().filter(|kept| kept.contains("alive")));
-    lines.await;
-    eventually("it serves", async || {
-        let answer = one.post("{ __typename workspaces { totalCount } }", json!({})).await;
-        answer["errors"].is_null().then_some(())
-    })
-    .await;
-    assert_eq!(one.log_lines(&job).await, other.log_lines(&job).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_hangs_has_its_jobs_ended_by_their_supervisors() {
-    let Some(nodes) = Nodes::new() else { return };
-    let scratch = nodes.scratch();
-    let one = nodes.node("one", &[]);
-    let workspace = one.workspace("Workspace").await;
-    let input = json!({ "workspaceId": workspace, "name": "P", "script": held_by(&scratch), "maxRetries": 1 });
-    let pipeline = one.pipeline_with(input).await;
-    let job = one.run(&pipeline).await;
-    let first = pids_of(&scratch.join("pids"), 1).await[0];
-    let other = nodes.node("other", &[]);
-    crate::support::signal(one.pid(), "STOP");
-    let second = pids_of(&scratch.join("pids"), 2).await[1];
-    assert!(!is_alive(first) && is_alive(second));
-    std::fs::write(scratch.join("gate"), "").expect("the gate");
-    assert_eq!(other.final_job(&job).await["status"], "COMPLETE");
-    // What it still believes to hold it cannot write any more.
-    let lines = other.log_lines(&job).await;
-    crate::support::signal(one.pid(), "CONT");
-    eventually("it serves", async || {
-        let answer = one.post("{ workspaces { totalCount } }", json!({})).await;
-        answer["errors"].is_null().then_some(())
-    })
-    .await;
-    assert_eq!(other.log_lines(&job).await, lines);
-    assert_eq!(other.job(&job).await["status"], "COMPLETE");
-    nobody_complains(&scratch);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_was_given_up_ends_what_it_holds_when_it_finds_out() {
-    let Some(nodes) = Nodes::new() else { return };
-    let scratch = nodes.scratch();
-    let one = nodes.node("one", &["--lease-margin", "600"]);
-    let workspace = one.workspace("Workspace").await;
-    let script = format!("echo $$ >> '{0}/pids'; {1}", scratch.display(), wait_for(&scratch.join("gate")));
-    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "maxRetries": 1 });
-    let pipeline = one.pipeline_with(input).await;
-    let job = one.run(&pipeline).await;
-    let first = pids_of(&scratch.join("pids"), 1).await[0];
-    let other = nodes.node("other", &[]);
-    // As if its machine had been paused, and its clock with it.
-    nodes.database().execute("UPDATE nodes SET machine = 'another', lease_until = 'epoch' WHERE name = 'one'");
-    let second = pids_of(&scratch.join("pids"), 2).await[1];
-    eventually("the first try ends", async || (!is_alive(first)).then_some(())).await;
-    assert!(is_alive(second));
-    std::fs::write(scratch.join("gate"), "").expect("the gate");
-    let done = other.final_job(&job).await;
-    assert_eq!((&done["status"], &done["attempt"]), (&json!("COMPLETE"), &json!(2)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_database_is_away_jobs_go_on_and_their_lines_wait_on_disk() {
-    if !on_postgres() {
-        return;
-    }
-    let Some(cluster) = Cluster::start() else { return };
-    let nodes = Nodes::in_cluster(&cluster);
-    let scratch = nodes.scratch();
-    let server = nodes.node("one", &["--lease-margin", "60"]);
-    let workspace = server.workspace("Workspace").await;
-    let script = format!(
-        "for ((i = 0; i < 20000; i++)); do echo \"line $i\"; done; touch '{0}/printed'; {1}; echo last",
-        scratch.display(),
-        wait_for(&scratch.join("gate"))
-    );
-    let script = format!("echo began; {}; {script}", wait_for(&scratch.join("start")));
-    let pipeline = server.pipeline(&workspace, "P", &script).await;
-    let job = server.run(&pipeline).await;
-    server.job_is(&job, "RUNNING").await;
-    let mut client = server.client().await;
-    let query = "subscription($id: ID!) { jobLogs(jobId: $id) { lines { sequence text } complete } }";
-    let logs = client.begin(query, json!({ "id": job })).await.expect("a subscription");
-    let began = within(client.next_data(&logs)).await.expect("an event").expect("no end");
-    assert_eq!(began["jobLogs"]["lines"][0]["text"], "began");
-    let mut changes = server.changes(json!({ "jobId": job })).await;
-    assert_eq!(changes.next().await.expect("the present")["status"], "RUNNING");
-
-    cluster.stop_immediately();
-    std::fs::write(scratch.join("start"), "").expect("the gate");
-    // All of it is printed although none of it can be stored: the pipe holds far less.
-    eventually("it is printed", async || scratch.join("printed").exists().then_some(())).await;
-    let refused = server.refused("createWorkspace", json!({ "name": "Another" })).await;
-    assert_eq!(refused.code, "UNAVAILABLE");
-    let spool = server.data_directory().join("spool").join(format!("{job}.1"));
-    eventually("lines wait on disk", async || spool.exists().then_some(())).await;
-
-    cluster.start_again();
-    std::fs::write(scratch.join("gate"), "").expect("the gate");
-    let mut seen = Vec::new();
-    while let Some(event) = within(client.next_data(&logs)).await.expect("the subscription goes on") {
-        let lines = event["jobLogs"]["lines"].as_array().expect("lines").clone();
-        seen.extend(
-            lines
-                .into_iter()
-                .map(|line| (line["sequence"].as_u64().expect("a number"), text(&line["text"]).to_owned())),
-        );
-    }
-    let (sequences, texts): (Vec<u64>, Vec<String>) = seen.into_iter().unzip();
-    assert!(sequences.iter().zip(1..).all(|(sequence, number)| *sequence == number), "each once, in order");
-    let expected: Vec<String> = (0..20_000).map(|i| format!("line {i}")).chain(["last".to_owned()]).collect();
-    assert_eq!((texts.len(), texts), (expected.len(), expected));
-    let seen = changes.until(|change| change["status"] == "COMPLETE").await;
-    assert_eq!(seen.len(), 1, "{seen:?}");
-    assert!(!spool.exists());
-    server.workspace("Another").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

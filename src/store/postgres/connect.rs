@@ -21,7 +21,7 @@ use crate::error::Error;
 
 /// What the server asks of every connection. A node that is cut off in the middle of a transaction must not hold its locks for ever.
 const SESSION: &str = "SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '15s'; \
-    SET synchronous_commit = on; SET application_name = 'jobstream'";
+    SET synchronous_commit = on; SET default_transaction_isolation = 'read committed'; SET application_name = 'jobstream'";
 const CONNECTING: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long the other side may take to acknowledge what it was sent.
