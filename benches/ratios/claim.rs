@@ -10,7 +10,7 @@ use crate::{median, report_times};
 
 const FEW: Filling = Filling { workspaces: 100, jobs: 10 };
 const MANY: Filling = Filling { workspaces: 100, jobs: 10_000 };
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 const JOBS: usize = 50;
 /// All changes are kept: there is nothing to be cleared away meanwhile.
 const KEEP: [&str; 2] = ["--keep-status-changes", "10000000"];

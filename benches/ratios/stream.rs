@@ -27,16 +27,29 @@ pub async fn run() {
     let mut other = Server::with(0, &options).await;
 
     let plain = cluster.database();
-    let inserting = Inserting::start(&plain).await;
-    let (mut created, mut inserted) = (Vec::new(), Vec::new());
+    plain.execute("CREATE TABLE rows (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, value INT)");
+    let insert = Statement::new(&plain, "INSERT INTO rows (value) VALUES (1)").await;
+    // What a node does for a change once that is committed, and before it answers.
+    let change = "INSERT INTO changes (workspace, job, status, attempt, at, deleted) \
+                  VALUES (gen_random_uuid(), gen_random_uuid(), 'QUEUED', 1, now(), FALSE)";
+    let change = Statement::new(&database, change).await;
+    let number = Statement::new(&database, "SELECT number_changes()").await;
+    let (mut created, mut inserted, mut numbered) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        inserted.push(inserting.insert().await);
+        inserted.push(insert.run().await);
+        change.run().await;
+        numbered.push(number.run().await);
         let started = Instant::now();
         let job = one.run(&pipeline).await;
         created.push(started.elapsed());
         stop(&mut one.client, &job).await;
     }
+    report("a change given its position, against an INSERT and its commit", &numbered, &inserted);
     report("createJob until it is answered, against an INSERT and its commit", &created, &inserted);
+    let before = one.statements().await;
+    let job = one.run(&pipeline).await;
+    println!("    {} statements for createJob", one.statements().await - before);
+    stop(&mut one.client, &job).await;
 
     let changes = other.changes().await;
     let mut ask_one = Client::connect(one.address, None).await.expect("a connection");
@@ -80,24 +93,23 @@ async fn stop(asked: &mut Client, job: &str) {
     assert_eq!(stopped["stopJob"]["job"]["status"], "STOPPED");
 }
 
-/// A client of PostgreSQL that adds rows to a table.
-struct Inserting {
+/// A statement that a client of PostgreSQL carries out, and commits.
+struct Statement {
     client: tokio_postgres::Client,
     statement: tokio_postgres::Statement,
 }
 
-impl Inserting {
-    async fn start(database: &Database) -> Self {
-        database.execute("CREATE TABLE rows (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, value INT)");
+impl Statement {
+    async fn new(database: &Database, sql: &str) -> Self {
         let (client, connection) = tokio_postgres::connect(&database.url(), NoTls).await.expect("a connection");
         tokio::spawn(connection);
-        let statement = client.prepare("INSERT INTO rows (value) VALUES (1)").await.expect("a statement");
+        let statement = client.prepare(sql).await.expect("a statement");
         Self { client, statement }
     }
 
-    async fn insert(&self) -> Duration {
+    async fn run(&self) -> Duration {
         let started = Instant::now();
-        self.client.execute(&self.statement, &[]).await.expect("a row");
+        self.client.execute(&self.statement, &[]).await.expect("a result");
         started.elapsed()
     }
 }
