@@ -78,7 +78,9 @@ async fn broken_by_a_server_that_comes_back(options: &[&str]) -> Option<Vec<Viol
     let scratch = nodes.scratch();
     let mut storm = Storm::over(&one, 1, scratch.clone(), "SEVERAL=1").await;
     let gate = scratch.join("gate");
-    let pipeline = storm.pipeline(&one, &format!("{}; print 3; note end", wait_for(&gate)), 5).await;
+    // It takes its time to end, so that what is started too early finds it.
+    let script = format!("trap '' TERM; {}; print 3; note end", wait_for(&gate));
+    let pipeline = storm.pipeline(&one, &script, 5).await;
     let job = one.run(&pipeline).await;
     let begun = |count: usize| {
         let notes = scratch.join("notes");
@@ -90,13 +92,13 @@ async fn broken_by_a_server_that_comes_back(options: &[&str]) -> Option<Vec<Viol
     let other = nodes.node("another", &["--slots", "3"]);
     begun(2).await;
     signal(one.pid(), "CONT");
-    // It has noticed by now that it was not heard of: it has said what it thinks of the attempt, or that it is not asked any more.
+    // One of them has noticed by now that the attempt is not its own, unless both go on.
     eventually("it is back", async || {
-        let log = one.log();
-        (log.contains("held by another server")
-            || log.contains("could not be stored")
-            || scratch_has(&scratch, "two-at-once"))
-        .then_some(())
+        let noticed = [&one, &other].iter().any(|server| {
+            let log = server.log();
+            log.contains("held by another server") || log.contains("could not be stored")
+        });
+        (noticed || scratch_has(&scratch, "two-at-once")).then_some(())
     })
     .await;
     std::fs::write(&gate, "").expect("the gate");
@@ -116,9 +118,16 @@ async fn a_server_that_comes_back_breaks_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_checker_catches_a_server_that_does_not_heed_the_fence() {
-    let Some(found) = broken_by_a_server_that_comes_back(&["--unfenced"]).await else { return };
-    assert!(
-        found.iter().any(|it| matches!(it, Violation::Complaint(what) if what.starts_with("two-at-once"))),
-        "{found:?}"
-    );
+    // Which of its promises it breaks depends on who is faster.
+    let mut found = Vec::new();
+    for _ in 0..5 {
+        let Some(broken) = broken_by_a_server_that_comes_back(&["--unfenced"]).await else { return };
+        let caught =
+            broken.iter().any(|it| matches!(it, Violation::Complaint(what) if what.starts_with("two-at-once")));
+        if caught {
+            return;
+        }
+        found.push(broken);
+    }
+    panic!("two never ran at once: {found:?}");
 }
