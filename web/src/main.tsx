@@ -5,7 +5,7 @@ import "graphiql/style.css";
 import "./style.css";
 
 import { GraphiQL } from "graphiql";
-import { useMemo, useState } from "react";
+import { useMemo } from "react";
 import { createRoot } from "react-dom/client";
 import { AnswerLayout } from "./answer";
 import { createFetcher } from "./fetcher";
@@ -15,10 +15,9 @@ import { TokenField, useToken } from "./token";
 const storage = openStorage();
 
 function Page() {
-  const [token, setToken] = useToken();
-  const [refusal, setRefusal] = useState<string>();
+  const { token, refusal, keep, heard } = useToken();
   // Another fetcher makes GraphiQL ask for the schema again.
-  const fetcher = useMemo(() => createFetcher(token, setRefusal), [token]);
+  const fetcher = useMemo(() => createFetcher(token, (refusal) => heard(token, refusal)), [token]);
   return (
     <GraphiQL
       fetcher={fetcher}
@@ -28,7 +27,7 @@ function Page() {
       shouldPersistHeaders={false}
     >
       <GraphiQL.Logo>
-        <TokenField token={token} refusal={refusal} onChange={setToken} />
+        <TokenField token={token} refusal={refusal} onChange={keep} />
         <span className="name">Jobstream</span>
       </GraphiQL.Logo>
       <AnswerLayout />

@@ -4,20 +4,26 @@ import { useState } from "react";
 
 const KEY = "jobstream:token";
 
-/** The token, kept until this browser tab is closed. */
-export function useToken() {
-  const [token, setToken] = useState(() => sessionStorage.getItem(KEY) ?? "");
-  const keep = (token: string) => {
-    sessionStorage.setItem(KEY, token);
-    setToken(token);
-  };
-  return [token, keep] as const;
-}
-
-type Properties = {
+type Shown = {
   token: string;
   /** What the server says if it is not the right one. */
-  refusal: string | undefined;
+  refusal?: string;
+};
+
+/** The token, kept until this browser tab is closed, and what the server says of it. */
+export function useToken() {
+  const [shown, setShown] = useState<Shown>(() => ({ token: sessionStorage.getItem(KEY) ?? "" }));
+  const keep = (token: string) => {
+    sessionStorage.setItem(KEY, token);
+    setShown({ token });
+  };
+  // An answer that comes late says nothing of the token that is shown by then.
+  const heard = (token: string, refusal: string | undefined) =>
+    setShown((shown) => (shown.token === token && shown.refusal !== refusal ? { token, refusal } : shown));
+  return { ...shown, keep, heard };
+}
+
+type Properties = Shown & {
   onChange: (token: string) => void;
 };
 
