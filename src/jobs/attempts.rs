@@ -127,7 +127,8 @@ impl Jobs {
     }
 
     /// Ends the attempt of a held job: its last lines, what the server has to say, and the next status, all at once. If that is ERROR, it is for
-    /// this reason, or else for what the server says.
+    /// this reason, or else for what the server says. Where that is stored already, nothing is done: whoever was not told so may do it again.
+    /// [`Error::Stale`] if the caller does not hold the job any more.
     pub async fn end(
         &self,
         held: &Job,
@@ -138,7 +139,15 @@ impl Jobs {
         let held = held.clone();
         let backoff = self.backoff(held.attempt);
         self.commit(move |unit| {
-            async move { unit.end_attempt(&held, &ending, backoff, Some(last_lines), failure).await }.boxed()
+            async move {
+                match unit.end_attempt(&held, &ending, backoff, Some(last_lines.clone()), failure).await {
+                    Err(Error::Stale) if unit.conn.has_lines(held.id, &last_lines).await? => {
+                        unit.conn.job_even_deleted(held.id).await?.ok_or(Error::Stale)
+                    }
+                    ended => ended,
+                }
+            }
+            .boxed()
         })
         .await
     }
@@ -238,7 +247,10 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
         Ending::Interrupted if after.status == JobStatus::Queued => Some(format!(
             "The server shuts down; the job's processes were ended in {attempt}, which does not count. {next}"
         )),
-        Ending::Interrupted => None,
+        Ending::NotBegun if after.status == JobStatus::Queued => Some(format!(
+            "The database went away while a server took the job; nothing was started in {attempt}, which does not count. {next}"
+        )),
+        Ending::Interrupted | Ending::NotBegun => None,
     }
 }
 

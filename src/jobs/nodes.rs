@@ -80,7 +80,7 @@ impl Jobs {
         let of_owner = of_owner.await?;
         for job in of_owner.into_iter().filter(|job| job.supervisor().as_ref() == Some(&supervisor)) {
             tracing::warn!(job = %job.id, "a claim was stored and not acknowledged; queueing the job again");
-            self.take_over(&job, None, Ending::Interrupted).await?;
+            self.take_over(&job, None, Ending::NotBegun).await?;
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub enum Ending {
     CutOff,
     /// The server shuts down; all that the attempt started is gone.
     Interrupted,
+    /// The server was not told that the job was its own, and has started nothing.
+    NotBegun,
 }
 
 /// Who holds a job's processes.
@@ -76,7 +78,7 @@ pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp)
             Job { attempt: job.attempt + 1, not_before: Some(now + backoff), ..requeue(job) }
         }
         Ending::Lost(_) | Ending::CutOff if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
-        Ending::Interrupted => requeue(job),
+        Ending::Interrupted | Ending::NotBegun => requeue(job),
         Ending::Exited { .. } | Ending::Lost(_) | Ending::CutOff | Ending::NotStarted { .. } => {
             finish(job, JobStatus::Error, ending, now)
         }
@@ -118,7 +120,9 @@ pub(super) fn allowed(type_: JobType, from: JobStatus, to: JobStatus) -> bool {
 fn finish(job: &Job, status: JobStatus, ending: &Ending, now: Timestamp) -> Job {
     let (exit_code, commit_id) = match ending {
         Ending::Exited { code, commit_id } => (Some(*code), commit_id.clone()),
-        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::CutOff | Ending::Interrupted => (None, None),
+        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::CutOff | Ending::Interrupted | Ending::NotBegun => {
+            (None, None)
+        }
     };
     Job { status, end_time: Some(now), exit_code, commit_id, ..release(job) }
 }
@@ -155,7 +159,8 @@ mod tests {
                 any::<bool>().prop_map(|short| Ending::NotStarted { short }),
                 Just(Ending::Lost(Holder::Server)),
                 Just(Ending::CutOff),
-                Just(Ending::Interrupted)
+                Just(Ending::Interrupted),
+                Just(Ending::NotBegun)
             ]
             .prop_map(Step::End),
             Just(Step::CompleteUserTask),
@@ -223,8 +228,8 @@ mod tests {
                 if job.stop_requested.is_some() && next.status != job.status {
                     prop_assert_eq!(next.status, JobStatus::Stopped, "a stopped job went on");
                 }
-                if step == Step::End(Ending::Interrupted) && next.status == JobStatus::Queued {
-                    prop_assert_eq!(next.attempt, job.attempt, "a shutdown used up a try");
+                if matches!(step, Step::End(Ending::Interrupted | Ending::NotBegun)) && next.status == JobStatus::Queued {
+                    prop_assert_eq!(next.attempt, job.attempt, "what is not the job's own affair used up a try");
                 }
                 job = next;
             }

@@ -148,17 +148,18 @@ impl Runner {
                 }
                 Err(error) => {
                     tracing::error!(error = ?error, "the queue cannot be read; trying again");
-                    self.give_up_claim(&holder).await;
+                    self.give_up_claim(&holder, &error).await;
                 }
             }
             idle = Some(holder);
         }
     }
 
-    /// After a claim of which it is not known whether it is stored.
-    async fn give_up_claim(&self, holder: &Holder) {
-        while !self.shutdown.draining.is_cancelled() {
-            self.pause(AFTER_FAILURE).await;
+    /// After a claim that has failed: if it may be stored, nothing else is done before it is given up, not even a shutdown.
+    async fn give_up_claim(&self, holder: &Holder, failure: &Error) {
+        let may_be_stored = matches!(failure, Error::Uncertain(_));
+        while may_be_stored || !self.shutdown.draining.is_cancelled() {
+            sleep(AFTER_FAILURE).await;
             match self.jobs.give_up_claim(holder.identity().clone()).await {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(?error, "the database does not answer yet"),

@@ -33,6 +33,8 @@ pub(super) const READY_FOR_REPOSITORY: &str =
 pub(super) const READY_TO_RUN: &str = "jobs.ready IS NOT NULL AND jobs.type IN ('PIPELINE_VERIFY', 'PIPELINE_RUN')";
 /// Jobs that have not ended: `jobs_active`.
 pub(super) const ACTIVE: &str = "jobs.status IN ('QUEUED', 'RUNNING')";
+/// Jobs that run: `jobs_running`.
+pub(super) const RUNNING: &str = "jobs.status = 'RUNNING'";
 /// Active runs: `jobs_one_active_run`.
 pub(super) const ACTIVE_RUN: &str = "jobs.type = 'PIPELINE_RUN' AND jobs.status IN ('QUEUED', 'RUNNING')";
 

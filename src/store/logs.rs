@@ -34,6 +34,19 @@ impl Conn {
         }
     }
 
+    /// Whether these lines, of which there are some, are stored as the beginning of a chunk.
+    pub async fn has_lines(&mut self, job: JobId, lines: &LogLines) -> Result<bool, Error> {
+        let first = lines.first_sequence();
+        let chunk = log_chunks::table
+            .filter(log_chunks::job.eq(job))
+            .filter(log_chunks::last_sequence.ge(first))
+            .filter(log_chunks::first_sequence.eq(first));
+        let Some(chunk) = self.optional::<Vec<u8>>(chunk.select(log_chunks::bytes)).await? else { return Ok(false) };
+        let stored = chunk::decode_all(first, &chunk)?;
+        let same = stored.iter().zip(lines.iter()).take_while(|(stored, line)| stored == line).count();
+        Ok(same == lines.len() && !lines.is_empty())
+    }
+
     /// Stores lines as a chunk.
     async fn insert_chunk(&mut self, job: JobId, lines: &LogLines) -> Result<(), Error> {
         if lines.is_empty() {

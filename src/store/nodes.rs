@@ -4,9 +4,10 @@ use diesel::dsl::{exists, not};
 use diesel::prelude::*;
 
 use super::conn::{Conn, Database};
+use super::fragment::{RUNNING, as_indexed};
 use super::schema::{jobs, nodes};
 use crate::error::Error;
-use crate::model::{Job, JobStatus, Node, ServerId, Timestamp};
+use crate::model::{Job, Node, ServerId, Timestamp};
 
 impl Conn {
     /// Registers a node at this moment, or renews its lease until another. A renewal that was held up does not shorten a later one.
@@ -61,7 +62,7 @@ impl Conn {
     /// The jobs that are RUNNING for a process that is not registered, as one that did not know of nodes yet.
     pub async fn jobs_of_nobody(&mut self) -> Result<Vec<Job>, Error> {
         let registered = nodes::table.filter(nodes::id.nullable().eq(jobs::owner));
-        let running = jobs::table.filter(jobs::owner.is_not_null()).filter(jobs::status.eq(JobStatus::Running));
+        let running = jobs::table.filter(as_indexed(RUNNING));
         self.all(running.filter(not(exists(registered))).order((jobs::created, jobs::id))).await
     }
 }

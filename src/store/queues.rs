@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Nullable;
 
 use super::conn::{Conn, Database};
-use super::fragment::{ACTIVE, READY_FOR_REPOSITORY, READY_TO_RUN, SkipLocked, as_indexed, maybe};
+use super::fragment::{ACTIVE, READY_FOR_REPOSITORY, READY_TO_RUN, RUNNING, SkipLocked, as_indexed, maybe};
 use super::schema::{jobs, pipelines, queues, workspaces};
 use super::types::Instant;
 use crate::error::Error;
@@ -198,6 +198,3 @@ impl Conn {
         Ok(())
     }
 }
-
-/// Jobs that run: `jobs_running`.
-const RUNNING: &str = "jobs.status = 'RUNNING'";

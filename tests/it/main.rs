@@ -47,6 +47,7 @@ mod sharing;
 mod shutdown;
 mod sockets;
 mod sse;
+mod stalls;
 mod status_stream;
 mod stop;
 pub(crate) mod storm;
