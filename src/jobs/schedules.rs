@@ -50,8 +50,7 @@ impl Jobs {
                 if unit.conn.nodes().await?.iter().find(is_up).is_some_and(|oldest| oldest.id != own.id) {
                     return Ok(());
                 }
-                let scheduled = unit.conn.next_ticks(None, i64::MAX).await?;
-                for (id, tick) in scheduled {
+                for (id, tick) in unit.ticks(None, i64::MAX).await? {
                     let pipeline = unit.pipeline(id).await?;
                     let schedule = pipeline.definition.schedule_in(zone);
                     unit.conn.set_next_run(id, schedule.as_ref().and_then(|it| it.next_after(now))).await?;
@@ -80,7 +79,7 @@ impl Jobs {
         let (zone, missed) = (self.rules.zone, self.rules.missed_ticks);
         self.commit(move |unit| {
             async move {
-                for (id, tick) in unit.conn.next_ticks(Some(unit.now), TICKS).await? {
+                for (id, tick) in unit.ticks(Some(unit.now), TICKS).await? {
                     let pipeline = unit.pipeline(id).await?;
                     let schedule = pipeline.definition.schedule_in(zone);
                     // After a while in which nobody could take them, those that came meanwhile are missed.
@@ -97,7 +96,7 @@ impl Jobs {
                     }
                 }
                 let next = unit.conn.next_ticks(None, 1).await?;
-                Ok(next.first().map(|(_, tick)| tick.since(unit.now)))
+                Ok(next.first().map(|(.., tick)| tick.since(unit.now)))
             }
             .boxed()
         })
@@ -106,6 +105,13 @@ impl Jobs {
 }
 
 impl Unit<'_> {
+    /// The ticks that come first. Every server goes through the workspaces in the same order, so that no two wait for each other.
+    async fn ticks(&mut self, until: Option<Timestamp>, at_most: i64) -> Result<Vec<(PipelineId, Timestamp)>, Error> {
+        let mut ticks = self.conn.next_ticks(until, at_most).await?;
+        ticks.sort_by_key(|(workspace, ..)| *workspace);
+        Ok(ticks.into_iter().map(|(_, pipeline, tick)| (pipeline, tick)).collect())
+    }
+
     /// Deals with the ticks of a pipeline from one on up to this moment, which nobody could take.
     async fn miss_ticks(
         &mut self,

@@ -1,9 +1,7 @@
 //! Pieces of queries that Diesel does not have.
 
 use diesel::backend::Backend;
-use diesel::dsl::sql;
-use diesel::expression::SqlLiteral;
-use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping};
+use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate};
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::RunQueryDsl;
@@ -21,9 +19,14 @@ pub(super) fn maybe<T, E>(value: Option<T>, condition: impl FnOnce(T) -> E) -> M
 }
 
 /// A condition in SQL as it stands in the definition of a partial index. With bound values in its place, which Diesel would make of
-/// it, a database cannot know that the index has what is asked for.
-pub(super) fn as_indexed(condition: &'static str) -> SqlLiteral<Bool> {
-    sql(condition)
+/// it, a database cannot know that the index has what is asked for. Unlike Diesel's own pieces of SQL it does not keep a statement from being
+/// prepared once for all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AsIndexed(&'static str);
+
+/// The condition of a partial index.
+pub(super) fn as_indexed(condition: &'static str) -> AsIndexed {
+    AsIndexed(condition)
 }
 
 /// Jobs that may start, and change the repository: `jobs_ready_for_repository`.
@@ -35,8 +38,32 @@ pub(super) const READY_TO_RUN: &str = "jobs.ready IS NOT NULL AND jobs.type IN (
 pub(super) const ACTIVE: &str = "jobs.status IN ('QUEUED', 'RUNNING')";
 /// Jobs that run: `jobs_running`.
 pub(super) const RUNNING: &str = "jobs.status = 'RUNNING'";
+/// Those of them that change the repository.
+pub(super) const RUNNING_FOR_REPOSITORY: &str =
+    "jobs.status = 'RUNNING' AND jobs.type IN ('WORKSPACE_INIT', 'PIPELINE_CONFIG')";
 /// Active runs: `jobs_one_active_run`.
 pub(super) const ACTIVE_RUN: &str = "jobs.type = 'PIPELINE_RUN' AND jobs.status IN ('QUEUED', 'RUNNING')";
+
+impl Expression for AsIndexed {
+    type SqlType = Bool;
+}
+impl<QS: ?Sized> AppearsOnTable<QS> for AsIndexed {}
+impl<G> ValidGrouping<G> for AsIndexed {
+    type IsAggregate = is_aggregate::Never;
+}
+
+// Its SQL is not in its type.
+impl QueryId for AsIndexed {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<DB: Backend> QueryFragment<DB> for AsIndexed {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql(self.0);
+        Ok(())
+    }
+}
 
 impl<E> Expression for Maybe<E> {
     type SqlType = Nullable<Bool>;
@@ -133,6 +160,26 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for SkipLocked<Q> {
         self.0.walk_ast(out.reborrow())?;
         out.push_sql(" FOR UPDATE SKIP LOCKED");
         Ok(())
+    }
+}
+
+/// A statement that is kept prepared, as Diesel does with none that changes rows: one that is run for every job, and whose text is always the same.
+#[derive(Debug, Clone)]
+pub(super) struct Kept<S>(pub(super) S);
+
+// As of `Maybe`: it is kept by its text.
+impl<S> QueryId for Kept<S> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<S: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for Kept<S> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
+        Ok(true)
     }
 }
 

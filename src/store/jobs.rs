@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::{Conn, Database};
-use super::fragment::{ACTIVE, ACTIVE_RUN, as_indexed, either, maybe};
+use super::fragment::{ACTIVE, ACTIVE_RUN, Kept, as_indexed, either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::jobs;
 use crate::error::Error;
@@ -78,7 +78,7 @@ impl Conn {
             jobs::failure.eq(after.failure.as_ref()),
             jobs::node.eq(after.node.as_deref()),
         );
-        match self.run(diesel::update(expected).set(state)).await? {
+        match self.run(Kept(diesel::update(expected).set(state))).await? {
             1 => Ok(()),
             _ => Err(Error::Stale),
         }

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::chunk;
 use super::conn::Conn;
-use super::fragment::maybe;
+use super::fragment::{Kept, maybe};
 use super::schema::{jobs, log_chunks};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, LogLines};
@@ -24,7 +24,7 @@ impl Conn {
         };
         let append = diesel::update(of_holder().filter(jobs::log_lines.eq(first)))
             .set((jobs::log_lines.eq(next), jobs::log_bytes.eq(jobs::log_bytes + output_bytes)));
-        if self.run(append).await? == 1 {
+        if self.run(Kept(append)).await? == 1 {
             return self.insert_chunk(held.id, lines).await;
         }
         let stored: Option<i64> = self.optional(of_holder().select(jobs::log_lines)).await?;

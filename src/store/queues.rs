@@ -8,7 +8,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Nullable;
 
 use super::conn::{Conn, Database};
-use super::fragment::{ACTIVE, READY_FOR_REPOSITORY, READY_TO_RUN, RUNNING, SkipLocked, as_indexed, maybe};
+use super::fragment::{
+    ACTIVE, Kept, READY_FOR_REPOSITORY, READY_TO_RUN, RUNNING, RUNNING_FOR_REPOSITORY, SkipLocked, as_indexed, maybe,
+};
 use super::schema::{jobs, pipelines, queues, workspaces};
 use super::types::Instant;
 use crate::error::Error;
@@ -114,14 +116,14 @@ impl Conn {
         let of_it = || jobs::table.filter(jobs::workspace.eq(workspace));
         let first =
             |lane| of_it().filter(as_indexed(lane)).order(jobs::ready).select(jobs::ready).limit(1).single_value();
-        let running = || of_it().filter(as_indexed(RUNNING));
-        let changing = running().filter(jobs::type_.eq_any(JobType::REPOSITORY_TASKS));
+        let running = of_it().filter(as_indexed(RUNNING));
+        let changing = of_it().filter(as_indexed(RUNNING_FOR_REPOSITORY));
         let found = queues::table.find(workspace).select((
             queues::turn,
             queues::served,
             first(READY_FOR_REPOSITORY),
             first(READY_TO_RUN),
-            running().count().single_value(),
+            running.count().single_value(),
             changing.count().single_value(),
         ));
         self.optional(found).await
@@ -135,7 +137,7 @@ impl Conn {
         served: Timestamp,
     ) -> Result<(), Error> {
         let change = (queues::turn.eq(turn), queues::served.eq(served));
-        self.run(diesel::update(queues::table.find(workspace)).set(change)).await?;
+        self.run(Kept(diesel::update(queues::table.find(workspace)).set(change))).await?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::conn::Conn;
 use super::fragment::as_indexed;
 use super::schema::pipelines;
 use crate::error::Error;
-use crate::model::{PipelineId, Timestamp};
+use crate::model::{PipelineId, Timestamp, WorkspaceId};
 
 /// Pipelines that have a schedule: `pipelines_next_run`.
 const SCHEDULED: &str = "pipelines.next_run IS NOT NULL AND pipelines.deleted IS NULL";
@@ -29,17 +29,17 @@ impl Conn {
         Ok(self.run(diesel::update(expected).set(pipelines::next_run.eq(next))).await? == 1)
     }
 
-    /// The ticks that come first, of this many pipelines, up to a moment if there is one.
+    /// The ticks that come first, of this many pipelines, up to a moment if there is one; each with the pipeline and its workspace.
     pub async fn next_ticks(
         &mut self,
         until: Option<Timestamp>,
         at_most: i64,
-    ) -> Result<Vec<(PipelineId, Timestamp)>, Error> {
+    ) -> Result<Vec<(WorkspaceId, PipelineId, Timestamp)>, Error> {
         let due = pipelines::table
             .filter(as_indexed(SCHEDULED))
             .filter(super::fragment::maybe(until, |it| pipelines::next_run.le(it).assume_not_null()))
             .order((pipelines::next_run, pipelines::id))
-            .select((pipelines::id, pipelines::next_run.assume_not_null()))
+            .select((pipelines::workspace, pipelines::id, pipelines::next_run.assume_not_null()))
             .limit(at_most);
         self.all(due).await
     }

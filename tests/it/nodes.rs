@@ -43,6 +43,11 @@ impl Nodes {
         scratch
     }
 
+    /// What all have as `--shared-dir`.
+    pub fn shared_directory(&self) -> PathBuf {
+        self.shared.path().join("shared")
+    }
+
     pub fn database(&self) -> &Database {
         &self.database
     }
@@ -54,14 +59,14 @@ impl Nodes {
 
     /// Another node, with these options and no others.
     pub fn plain_node(&self, name: &str, options: &[&str]) -> TestServer {
-        let shared = self.shared.path().join("shared");
+        let shared = self.shared_directory();
         let own = ["--shared-dir", shared.to_str().expect("UTF-8"), "--node-name", name];
         TestServer::on_database(Arc::clone(&self.database), &[&own[..], options].concat())
     }
 
     /// Another node that reaches the database at this address.
     pub fn node_at(&self, url: &str, name: &str, options: &[&str]) -> TestServer {
-        let shared = self.shared.path().join("shared");
+        let shared = self.shared_directory();
         let own = ["--database-url", url, "--shared-dir", shared.to_str().expect("UTF-8"), "--node-name", name];
         let margin = if options.contains(&QUICK_MARGIN[0]) { &[][..] } else { &QUICK_MARGIN };
         TestServer::on_database(Arc::clone(&self.database), &[&own[..], &QUICK, margin, options].concat())
@@ -266,4 +271,41 @@ async fn a_schema_that_is_newer_than_the_server_is_refused() {
         .expect("it ends");
     let said = String::from_utf8_lossy(&beside.stderr).into_owned();
     assert!(!beside.status.success() && said.contains("9999") && said.contains("newer"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_another_shared_directory_or_key_is_refused() {
+    let Some(nodes) = Nodes::new() else { return };
+    let _server = nodes.plain_node("n1", &[]);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let refused = |shared: &Path, more: &[&str]| {
+        let mut command = TestServer::command(elsewhere.path());
+        command
+            .args(["--listen", "127.0.0.1:0", "--database-url", &nodes.database().url(), "--shared-dir"])
+            .arg(shared);
+        let output = command.args(more).output().expect("it ends");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&elsewhere.path().join("shared"), &[]);
+    assert!(said.contains("n1") && said.contains("need the same --shared-dir"), "{said}");
+    let key = elsewhere.path().join("key");
+    let said = refused(&nodes.shared_directory(), &["--key-file", key.to_str().expect("UTF-8")]);
+    assert!(said.contains("there is no key file") || said.contains("is not that of"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_start_at_the_same_time_agree_on_a_key() {
+    let Some(nodes) = Nodes::new() else { return };
+    let names = ["n1", "n2", "n3"];
+    let servers: Vec<TestServer> = std::thread::scope(|scope| {
+        let start = |name| scope.spawn(|| nodes.plain_node(name, &["--slots", "0"]));
+        let starting = names.map(start);
+        starting.into_iter().map(|it| it.join().expect("it starts")).collect()
+    });
+    assert_eq!(nodes.database().count("encryption_keys"), 1);
+    assert!(
+        servers.iter().all(|it| !it.data_directory().join("key").exists())
+            && nodes.shared_directory().join("key").exists()
+    );
 }

@@ -6,27 +6,22 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::nodes::Nodes;
 use crate::pipeline_config::git;
-use crate::support::postgres::{Cluster, Database};
 use crate::support::{TestServer, eventually, system_lines, text, wait_for};
 
-/// What servers share: a database, and a directory.
-struct Site {
-    database: Database,
-    shared: TempDir,
-}
+/// Servers of one database, which share a directory.
+struct Site(Nodes);
 
 impl Site {
-    /// A new one. Nothing, and a word on why, if PostgreSQL cannot be had.
+    /// A new one. Nothing where the suite is that of SQLite.
     fn new() -> Option<Self> {
-        Some(Self { database: Cluster::shared()?.database(), shared: tempfile::tempdir().expect("a directory") })
+        Nodes::new().map(Self)
     }
 
     /// A server of this name with these options.
     fn server(&self, name: &str, more: &[&str]) -> TestServer {
-        let (url, shared) = (self.database.url(), self.shared.path().to_str().expect("UTF-8").to_owned());
-        let own = ["--database-url", &url, "--shared-dir", &shared, "--node-name", name];
-        TestServer::with(&[&own[..], more].concat())
+        self.0.plain_node(name, more)
     }
 
     /// A server that runs jobs, and one that only serves for now.
@@ -36,38 +31,29 @@ impl Site {
 
     /// Lets the other server of a pair run jobs, and this one none.
     fn swap(&self, [one, other]: [TestServer; 2]) -> [TestServer; 2] {
-        [self.with_slots(one, "n1", "0"), self.with_slots(other, "n2", "2")]
+        [self.again(one, "n1", &["--slots", "0"]), self.again(other, "n2", &["--slots", "2"])]
     }
 
     /// Lets the first server of a pair run jobs again.
     fn swap_back(&self, [one, other]: [TestServer; 2]) -> [TestServer; 2] {
-        [self.with_slots(one, "n1", "2"), self.with_slots(other, "n2", "0")]
+        [self.again(one, "n1", &["--slots", "2"]), self.again(other, "n2", &["--slots", "0"])]
     }
 
     /// How many rows there are for a workspace.
     fn rows_of(&self, workspace: &str) -> i64 {
-        self.database.count(&format!("workspaces WHERE id = '{workspace}'"))
+        self.0.database().count(&format!("workspaces WHERE id = '{workspace}'"))
     }
 
-    fn with_slots(&self, server: TestServer, name: &str, slots: &str) -> TestServer {
-        let (url, shared) = (self.database.url(), self.shared.path().to_str().expect("UTF-8").to_owned());
-        server.kill_and_restart_with(&[
-            "--listen",
-            "127.0.0.1:0",
-            "--database-url",
-            &url,
-            "--shared-dir",
-            &shared,
-            "--node-name",
-            name,
-            "--slots",
-            slots,
-        ])
+    /// The same server with other options.
+    fn again(&self, server: TestServer, name: &str, more: &[&str]) -> TestServer {
+        let shared = self.0.shared_directory();
+        let own = ["--listen", "127.0.0.1:0", "--shared-dir", shared.to_str().expect("UTF-8"), "--node-name", name];
+        server.kill_and_restart_with(&[&own[..], more].concat())
     }
 
     /// The repository that the servers share.
     fn origin(&self, workspace: &str) -> PathBuf {
-        self.shared.path().join("repositories").join(format!("{workspace}.git"))
+        self.0.shared_directory().join("repositories").join(format!("{workspace}.git"))
     }
 }
 
@@ -254,43 +240,6 @@ async fn what_a_run_writes_stays_where_it_ran_and_the_job_says_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_another_shared_directory_or_key_is_refused() {
-    let Some(site) = Site::new() else { return };
-    let _server = site.server("n1", &[]);
-    let elsewhere = tempfile::tempdir().expect("a directory");
-    let refused = |shared: &Path, more: &[&str]| {
-        let mut command = TestServer::command(elsewhere.path());
-        command.args(["--listen", "127.0.0.1:0", "--database-url", &site.database.url(), "--shared-dir"]).arg(shared);
-        let output = command.args(more).output().expect("it ends");
-        assert!(!output.status.success());
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let said = refused(&elsewhere.path().join("shared"), &[]);
-    assert!(said.contains("n1") && said.contains("need the same --shared-dir"), "{said}");
-    let key = elsewhere.path().join("key");
-    let said = refused(site.shared.path(), &["--key-file", key.to_str().expect("UTF-8")]);
-    assert!(said.contains("there is no key file") || said.contains("is not that of"), "{said}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn servers_that_start_at_the_same_time_agree_on_a_key() {
-    let Some(site) = Site::new() else { return };
-    let start = |name: &'static str| {
-        std::thread::scope(|scope| scope.spawn(|| site.server(name, &["--slots", "0"])).join().expect("it starts"))
-    };
-    let names = ["n1", "n2", "n3"];
-    let servers: Vec<TestServer> = std::thread::scope(|scope| {
-        let starting: Vec<_> = names.iter().map(|name| scope.spawn(move || start(name))).collect();
-        starting.into_iter().map(|it| it.join().expect("it starts")).collect()
-    });
-    assert_eq!(servers.len(), names.len());
-    assert_eq!(site.database.count("encryption_keys"), 1);
-    assert!(
-        servers.iter().all(|it| !it.data_directory().join("key").exists()) && site.shared.path().join("key").exists()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_workspace_leaves_nothing_on_any_server() {
     let Some(site) = Site::new() else { return };
     let servers = site.pair();
@@ -329,9 +278,7 @@ async fn where_the_repository_goes_can_change_on_any_server() {
     let other = {
         let [one, other] = servers;
         drop(one);
-        let (database, shared) = (site.database.url(), site.shared.path().to_str().expect("UTF-8").to_owned());
-        let listen = ["--listen", "127.0.0.1:0", "--allow-file-repositories", "--node-name", "n2"];
-        other.kill_and_restart_with(&[&listen[..], &["--database-url", &database, "--shared-dir", &shared]].concat())
+        site.again(other, "n2", &["--allow-file-repositories"])
     };
     let input = json!({ "id": workspace, "repositoryUrl": url });
     other.change("updateWorkspace", input, "workspace { id }").await;
@@ -406,9 +353,10 @@ async fn a_stopped_script_in_a_clone_gets_its_signals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_pipeline_has_loaded_is_known_on_every_server() {
     let Some(site) = Site::new() else { return };
-    let (url, shared) = (site.database.url(), site.shared.path().to_str().expect("UTF-8").to_owned());
+    let (url, shared) = (site.0.database().url(), site.0.shared_directory());
     let with = |name: &str, slots: &str| {
-        let own = ["--database-url", &url, "--shared-dir", &shared, "--node-name", name, "--slots", slots];
+        let shared = shared.to_str().expect("UTF-8");
+        let own = ["--database-url", &url, "--shared-dir", shared, "--node-name", name, "--slots", slots];
         TestServer::with_meltano(&own)
     };
     let (Some(one), Some(other)) = (with("n1", "2"), with("n2", "0")) else { return };

@@ -169,8 +169,8 @@ CREATE INDEX jobs_ready_to_run ON jobs (workspace, ready, id)
 CREATE INDEX jobs_ready ON jobs (ready) WHERE ready IS NOT NULL;
 CREATE INDEX jobs_running ON jobs (workspace) WHERE status = 'RUNNING';
 CREATE INDEX jobs_owner ON jobs (owner) WHERE owner IS NOT NULL;
--- What is active in a workspace, in the order of the latest changes.
-CREATE INDEX jobs_active ON jobs (workspace, latest_change) WHERE status IN ('QUEUED', 'RUNNING');
+-- What is active in a workspace, in the order of the latest changes; and how much of each kind there is, without a look at the jobs.
+CREATE INDEX jobs_active ON jobs (workspace, latest_change, type, status) WHERE status IN ('QUEUED', 'RUNNING');
 -- Which versions of a definition are still wanted.
 CREATE INDEX jobs_definition ON jobs (definition);
 -- What waits to be cleared away.

@@ -1,4 +1,6 @@
 ALTER TABLE workspaces DROP COLUMN origin;
+DROP INDEX jobs_active;
+CREATE INDEX jobs_active ON jobs (workspace, latest_change) WHERE status IN ('QUEUED', 'RUNNING');
 ALTER TABLE deliveries RENAME COLUMN change TO position;
 ALTER TABLE jobs RENAME COLUMN latest_change TO changed_position;
 DROP INDEX changes_job;

@@ -62,5 +62,9 @@ CREATE INDEX changes_workspace ON changes (workspace, position);
 ALTER TABLE jobs RENAME COLUMN changed_position TO latest_change;
 ALTER TABLE deliveries RENAME COLUMN position TO change;
 
+-- What is active in a workspace, in the order of the latest changes; and how much of each kind there is, without a look at the jobs.
+DROP INDEX jobs_active;
+CREATE INDEX jobs_active ON jobs (workspace, latest_change, type, status) WHERE status IN ('QUEUED', 'RUNNING');
+
 -- Where a workspace's repository comes from and goes to, if not to the server's own.
 ALTER TABLE workspaces ADD COLUMN origin TEXT;

@@ -11,6 +11,13 @@ use tokio::time::timeout;
 use super::connect::DatabaseUrl;
 use crate::error::Error;
 
+diesel::define_sql_function! {
+    /// Tells all who listen to a channel, once the transaction is committed. It answers nothing.
+    fn pg_notify(channel: Text, payload: Text) -> Text;
+}
+
+/// What all nodes listen to.
+const CHANNEL: &str = "jobstream";
 /// How long it may take to be connected, or to announce something.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,7 +34,7 @@ impl Announcements {
     pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, Error> {
         let open = async {
             let mut conn = url.connect().await?;
-            conn.batch_execute("SET idle_in_transaction_session_timeout = 0; LISTEN jobstream").await?;
+            conn.batch_execute(&format!("SET idle_in_transaction_session_timeout = 0; LISTEN {CHANNEL}")).await?;
             Ok(Self(conn))
         };
         timeout(PATIENCE, open).await.map_err(|_| Error::unavailable("the database does not answer"))?
@@ -43,7 +50,7 @@ impl Announcements {
 
     /// Announces something, of at most 8,000 bytes, to all who listen.
     pub async fn announce(&mut self, text: &str) -> Result<(), Error> {
-        let announce = diesel::sql_query("SELECT pg_notify('jobstream', $1)").bind::<Text, _>(text);
+        let announce = diesel::select(pg_notify(CHANNEL, text));
         let announced = timeout(PATIENCE, announce.execute(&mut self.0)).await;
         announced.map_err(|_| Error::unavailable("an announcement was not taken in time"))??;
         Ok(())
