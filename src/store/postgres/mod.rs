@@ -36,6 +36,8 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// How long a unit of work may take, its turn and its commit included.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What changes something finds it by its id, or as the first of an index: no value makes another plan the better one, so none is made for each.
+const BEGIN_WRITE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan";
 /// How long a notification may take that is sent to oneself.
 const NOTIFYING: Duration = Duration::from_secs(5);
 
@@ -130,7 +132,7 @@ impl Postgres {
         let late = || Error::unavailable("a write took too long");
         let mut lent = timeout(PATIENCE, self.lend()).await.map_err(|_| late())??;
         let work = async {
-            lent.conn()?.control("BEGIN").await?;
+            lent.conn()?.control(BEGIN_WRITE).await?;
             let result = work(lent.conn()?).await;
             Ok::<_, Error>((result, lent))
         };
