@@ -101,6 +101,13 @@ fn server(survey: &PostgresSurvey, findings: &mut Findings<'_>) {
     if survey.is_replica {
         findings.wrong("it is a replica, which cannot be written to: name the primary");
     }
+    if !is_english(&survey.messages) {
+        findings.remark(format!(
+            "its messages are those of {}: where it cannot do something for a while, as with a full disk, clients may be told INTERNAL instead of \
+             UNAVAILABLE. lc_messages = 'C' for the user mends that",
+            survey.messages
+        ));
+    }
     let apart = survey.ahead.abs();
     if apart > APART {
         let where_to = if survey.ahead > 0.0 { "ahead of" } else { "behind" };
@@ -110,6 +117,12 @@ fn server(survey: &PostgresSurvey, findings: &mut Findings<'_>) {
     } else {
         findings.ok(format!("its clock and this machine's are {apart:.1} s apart"));
     }
+}
+
+/// Whether PostgreSQL speaks English in this locale. What it says is all that there is to tell some errors apart by.
+fn is_english(locale: &str) -> bool {
+    let language = locale.split(['_', '.', '@']).next().unwrap_or_default();
+    ["", "C", "POSIX", "en", "English"].contains(&language)
 }
 
 fn schema(standing: &Standing, findings: &mut Findings<'_>) {
@@ -172,4 +185,15 @@ fn colleagues(nodes: &[Colleague], places: &Places, findings: &mut Findings<'_>)
 /// What an error says to whoever runs the server.
 fn detail(error: &Error) -> String {
     error.detail().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_english;
+
+    #[test]
+    fn a_locale_says_whether_messages_are_in_english() {
+        assert!(["", "C", "C.UTF-8", "POSIX", "en_GB.UTF-8", "English_United States.1252"].into_iter().all(is_english));
+        assert!(!["de_DE.UTF-8", "fr_FR@euro", "eno"].into_iter().any(is_english));
+    }
 }

@@ -1,7 +1,8 @@
 //! The runner: claims jobs, has each held by a supervisor, collects what it prints, and sees it to its end.
 //!
 //! A slot is a task and a supervisor process. Every slot does the same: claim the oldest job that may start (`jobs` decides
-//! which), run it (`attempt`), and wait at the queue's bell when there is none. Before the first claim, and from then on, what servers that are
+//! which), run it (`attempt`), and wait at the queue's bell when there is none. One idle slot does so at a time, so that a job that is queued wakes one
+//! and not all; when it has found a job, the next one looks. Before the first claim, and from then on, what servers that are
 //! gone have left RUNNING is cleared up (`rescue`).
 
 mod attempt;
@@ -15,15 +16,17 @@ mod splitter;
 mod spool;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::events::Events;
+use crate::events::{Bell, Events};
 use crate::jobs::{Claim, Jobs};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -81,6 +84,8 @@ pub struct Runner {
     limits: Limits,
     shutdown: Shutdown,
     metrics: Metrics,
+    /// The queue's bell. Whichever slot has it looks for a job.
+    queue: Arc<Mutex<Bell>>,
 }
 
 impl Runner {
@@ -96,7 +101,8 @@ impl Runner {
         shutdown: Shutdown,
         metrics: Metrics,
     ) -> Self {
-        Self { jobs, lease, events, directory, meltano, limits, shutdown, metrics }
+        let queue = Arc::new(Mutex::new(events.queue()));
+        Self { jobs, lease, events, directory, meltano, limits, shutdown, metrics, queue }
     }
 
     /// Runs up to `slots` jobs at a time, until the shutdown is over: no job runs, or is started, any more. Even with none, what an
@@ -122,9 +128,12 @@ impl Runner {
     }
 
     async fn slot(self) {
-        let mut queue = self.events.queue();
         let mut idle: Option<Holder> = None;
-        while !self.shutdown.draining.is_cancelled() {
+        loop {
+            let mut queue = self.queue.lock().await;
+            if self.shutdown.draining.is_cancelled() {
+                return;
+            }
             let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(|| self.holder(), Ok) {
                 Ok(holder) => holder,
                 Err(error) => {
@@ -139,7 +148,10 @@ impl Runner {
                 continue;
             }
             match self.jobs.claim(holder.identity().clone()).await {
-                Ok(Claim::Job(claimed)) => attempt::run(&self, &mut holder, *claimed).await,
+                Ok(Claim::Job(claimed)) => {
+                    drop(queue);
+                    attempt::run(&self, &mut holder, *claimed).await;
+                }
                 Ok(Claim::Nothing { wait }) => {
                     tokio::select! {
                         () = queue.rung() => {}
@@ -147,6 +159,7 @@ impl Runner {
                     }
                 }
                 Err(error) => {
+                    drop(queue);
                     tracing::error!(error = ?error, "the queue cannot be read; trying again");
                     self.give_up_claim(&holder, &error).await;
                 }

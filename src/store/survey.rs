@@ -24,6 +24,8 @@ pub struct PostgresSurvey {
     pub version: u32,
     /// The version of TLS, if that is used.
     pub tls: Option<String>,
+    /// The locale of its messages.
+    pub messages: String,
     /// Whether it is a replica, which cannot be written to.
     pub is_replica: bool,
     /// By how many seconds its clock is ahead of this machine's.

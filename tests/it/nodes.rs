@@ -296,11 +296,10 @@ async fn a_node_with_another_shared_directory_or_key_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_start_at_the_same_time_agree_on_a_key() {
-    let Some(nodes) = Nodes::new() else { return };
-    let names = ["n1", "n2", "n3"];
+    let Some(nodes) = &Nodes::new() else { return };
     let servers: Vec<TestServer> = std::thread::scope(|scope| {
-        let start = |name| scope.spawn(|| nodes.plain_node(name, &["--slots", "0"]));
-        let starting = names.map(start);
+        let start = |name| scope.spawn(move || nodes.plain_node(name, &["--slots", "0"]));
+        let starting = ["n1", "n2", "n3"].map(start);
         starting.into_iter().map(|it| it.join().expect("it starts")).collect()
     });
     assert_eq!(nodes.database().count("encryption_keys"), 1);

@@ -180,3 +180,21 @@ async fn what_waits_for_a_failed_pipeline_ends_with_an_error() {
     eventually("the pipeline is READY", ready).await;
     assert_eq!(server.final_job(&server.run(id).await).await["status"], "COMPLETE");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_queued_wakes_one_slot_and_not_all() {
+    let statements_of_ten_jobs = async |slots: &str| {
+        let server = TestServer::with(&["--slots", slots]);
+        let workspace = server.workspace("Workspace").await;
+        let pipeline = server.pipeline(&workspace, "P", "true").await;
+        let counted = async || server.metrics().await.value("jobstream_database_statements_total", &[]);
+        let before = counted().await;
+        for _ in 0..10 {
+            let job = server.run(&pipeline).await;
+            server.final_job(&job).await;
+        }
+        counted().await - before
+    };
+    let (one, many) = (statements_of_ten_jobs("1").await, statements_of_ten_jobs("32").await);
+    assert!(many < 2.0 * one, "{many} statements with many slots, {one} with one");
+}

@@ -27,7 +27,7 @@ async fn look(url: &DatabaseUrl) -> Result<PostgresSurvey, Error> {
     let settings = "SELECT current_setting('server_version_num'), pg_is_in_recovery(), \
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, \
         (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
-        (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl)";
+        (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl), current_setting('lc_messages')";
     let settings = rows(&client, settings).await?.pop().unwrap_or_default();
     let setting = |nth: usize| settings.get(nth).cloned().flatten();
     let number = |nth: usize| setting(nth).and_then(|it| it.parse().ok()).unwrap_or_default();
@@ -44,6 +44,7 @@ async fn look(url: &DatabaseUrl) -> Result<PostgresSurvey, Error> {
         most_connections: number(2),
         connections: number(3),
         tls: setting(4),
+        messages: setting(5).unwrap_or_default(),
         ahead,
         sessions,
         notifications,
