@@ -1,8 +1,8 @@
 //! The runner: claims jobs, has each held by a supervisor, collects what it prints, and sees it to its end.
 //!
 //! A slot is a task and a supervisor process. Every slot does the same: claim the oldest job that may start (`jobs` decides
-//! which), run it (`attempt`), and wait at the queue's bell when there is none. One idle slot does so at a time, so that a job that is queued wakes one
-//! and not all; when it has found a job, the next one looks. Before the first claim, and from then on, what servers that are
+//! which), run it (`attempt`), and wait at the queue's bell when there is none. One idle slot waits there at a time, and the others for their turn to, so
+//! that a job that is queued does not wake them all. Before the first claim, and from then on, what servers that are
 //! gone have left RUNNING is cleared up (`rescue`).
 
 mod attempt;
@@ -84,7 +84,7 @@ pub struct Runner {
     limits: Limits,
     shutdown: Shutdown,
     metrics: Metrics,
-    /// The queue's bell. Whichever slot has it looks for a job.
+    /// The queue's bell, for one idle slot at a time.
     queue: Arc<Mutex<Bell>>,
 }
 
@@ -129,8 +129,10 @@ impl Runner {
 
     async fn slot(self) {
         let mut idle: Option<Holder> = None;
+        let mut looks_at_once = true;
         loop {
-            let mut queue = self.queue.lock().await;
+            let turn = if looks_at_once { None } else { Some(self.queue.lock().await) };
+            looks_at_once = true;
             if self.shutdown.draining.is_cancelled() {
                 return;
             }
@@ -149,17 +151,19 @@ impl Runner {
             }
             match self.jobs.claim(holder.identity().clone()).await {
                 Ok(Claim::Job(claimed)) => {
-                    drop(queue);
+                    drop(turn);
                     attempt::run(&self, &mut holder, *claimed).await;
                 }
-                Ok(Claim::Nothing { wait }) => {
-                    tokio::select! {
+                Ok(Claim::Nothing { wait }) => match turn {
+                    // Something may come before the turn does, so it looks once more then.
+                    None => looks_at_once = false,
+                    Some(mut queue) => tokio::select! {
                         () = queue.rung() => {}
                         () = self.pause(wait.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) => {}
-                    }
-                }
+                    },
+                },
                 Err(error) => {
-                    drop(queue);
+                    drop(turn);
                     tracing::error!(error = ?error, "the queue cannot be read; trying again");
                     self.give_up_claim(&holder, &error).await;
                 }
