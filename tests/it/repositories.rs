@@ -46,9 +46,10 @@ impl Site {
 
     /// The same server with other options.
     fn again(&self, server: TestServer, name: &str, more: &[&str]) -> TestServer {
-        let shared = self.0.shared_directory();
-        let own = ["--listen", "127.0.0.1:0", "--shared-dir", shared.to_str().expect("UTF-8"), "--node-name", name];
-        server.kill_and_restart_with(&[&own[..], more].concat())
+        let (url, shared) = (self.0.database().url(), self.0.shared_directory());
+        let site = ["--database-url", &url, "--shared-dir", shared.to_str().expect("UTF-8")];
+        let own = ["--listen", "127.0.0.1:0", "--node-name", name];
+        server.kill_and_restart_with(&[&own[..], &site, more].concat())
     }
 
     /// The repository that the servers share.
