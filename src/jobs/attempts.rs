@@ -127,7 +127,7 @@ impl Jobs {
     }
 
     /// Ends the attempt of a held job: its last lines, what the server has to say, and the next status, all at once. If that is ERROR, it is for
-    /// this reason, or else for what the server says. Where that is stored already, nothing is done: whoever was not told so may do it again.
+    /// this reason, or else for what the server says. Where it is stored already with its last lines, nothing is done: whoever was not told so may do it again.
     /// [`Error::Stale`] if the caller does not hold the job any more.
     pub async fn end(
         &self,

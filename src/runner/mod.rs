@@ -139,12 +139,14 @@ impl Runner {
             let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(|| self.holder(), Ok) {
                 Ok(holder) => holder,
                 Err(error) => {
+                    drop(turn);
                     tracing::error!(%error, "a supervisor could not be started");
                     self.pause(AFTER_FAILURE).await;
                     continue;
                 }
             };
             if !self.lease.holds() {
+                drop(turn);
                 self.pause(AFTER_FAILURE).await;
                 idle = Some(holder);
                 continue;

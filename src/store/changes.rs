@@ -124,6 +124,7 @@ impl Conn {
         at: Timestamp,
     ) -> Result<(), Error> {
         use changes as c;
+        self.plan_anew().await?;
         use diesel::IntoSql;
         use diesel::sql_types::{Bool, Nullable, Text};
         let deletions = jobs::table

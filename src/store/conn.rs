@@ -157,6 +157,12 @@ impl Conn {
         Ok(())
     }
 
+    /// From here on statements are planned for their values, and so is what looks whether something still refers to what is removed: how many
+    /// rows a value has differs by far there.
+    pub(super) async fn plan_anew(&mut self) -> Result<(), Error> {
+        if self.is_shared() { self.control("SET LOCAL plan_cache_mode = auto").await } else { Ok(()) }
+    }
+
     /// The result of something that only this connection could make wait: SQLite never does.
     pub(super) fn at_once<R>(
         &mut self,

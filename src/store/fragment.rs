@@ -60,7 +60,9 @@ impl QueryId for AsIndexed {
 
 impl<DB: Backend> QueryFragment<DB> for AsIndexed {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("(");
         out.push_sql(self.0);
+        out.push_sql(")");
         Ok(())
     }
 }

@@ -189,6 +189,7 @@ impl Conn {
         pipeline: Option<PipelineId>,
         at: Timestamp,
     ) -> Result<(), Error> {
+        self.plan_anew().await?;
         let ended = jobs::table
             .filter(jobs::workspace.eq(workspace))
             .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))

@@ -216,6 +216,7 @@ impl Conn {
 
     /// Removes a deleted pipeline that has no jobs left.
     pub async fn remove_pipeline(&mut self, id: PipelineId) -> Result<(), Error> {
+        self.plan_anew().await?;
         self.remove_triggers_of(id).await?;
         self.run(diesel::delete(definitions::table.filter(definitions::pipeline.eq(id)))).await?;
         self.run(diesel::delete(pipelines::table.find(id))).await?;
@@ -235,6 +236,7 @@ impl Conn {
     /// Removes the versions of a definition that are neither its pipeline's present one nor any job's.
     pub async fn remove_old_definitions(&mut self, pipeline: PipelineId) -> Result<(), Error> {
         use diesel::dsl::{exists, not};
+        self.plan_anew().await?;
         let in_use = pipelines::table.find(pipeline).filter(pipelines::definition.eq(definitions::id));
         let of_a_job = jobs::table.filter(jobs::definition.eq(definitions::id.nullable()));
         let old = definitions::table

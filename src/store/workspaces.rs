@@ -110,6 +110,7 @@ impl Conn {
 
     /// Removes a deleted workspace that has no jobs left, and all that it owns.
     pub async fn remove_workspace(&mut self, id: WorkspaceId) -> Result<(), Error> {
+        self.plan_anew().await?;
         self.remove_invitations_of(id).await?;
         self.remove_data_components_of(id).await?;
         self.remove_webhooks_of(id).await?;

@@ -36,7 +36,8 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// How long a unit of work may take, its turn and its commit included.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What changes something finds it by its id, or as the first of an index: no value makes another plan the better one, so none is made for each.
+/// What is done for every job finds it by its id, or as the first of an index: no value makes another plan the better one, so none is made for each.
+/// What removes things says otherwise: [`Conn::plan_anew`].
 const BEGIN_WRITE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan";
 /// How long a notification may take that is sent to oneself.
 const NOTIFYING: Duration = Duration::from_secs(5);
