@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use super::queue::Next;
 use super::{Ending, Holder, Jobs, Unit, Used, state};
 use crate::error::Error;
+use crate::events::Rings;
 use crate::model::{
     Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity,
     Workspace,
@@ -142,6 +143,7 @@ impl Jobs {
             async move {
                 match unit.end_attempt(&held, &ending, backoff, Some(last_lines.clone()), failure).await {
                     Err(Error::Stale) if unit.conn.has_lines(held.id, &last_lines).await? => {
+                        unit.rings = Rings::ALL; // those of the first time were lost with its acknowledgement
                         unit.conn.job_even_deleted(held.id).await?.ok_or(Error::Stale)
                     }
                     ended => ended,
