@@ -52,6 +52,14 @@ impl Nodes {
         &self.database
     }
 
+    /// A job that a node runs in the first of two tries, as [`held_by`] has it, and its process.
+    pub async fn held_job(&self, node: &TestServer) -> (String, i32) {
+        let (workspace, script) = (node.workspace("Workspace").await, held_by(&self.scratch()));
+        let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "maxRetries": 1 });
+        let job = node.run(&node.pipeline_with(input).await).await;
+        (job, pids_of(&self.scratch().join("pids"), 1).await[0])
+    }
+
     /// Another node, with these options.
     pub fn node(&self, name: &str, options: &[&str]) -> TestServer {
         self.node_at(&self.database.url(), name, options)
@@ -133,11 +141,7 @@ async fn jobs_of_a_node_that_is_killed_are_taken_over_within_seconds() {
     let scratch = nodes.scratch();
     // A lease so long that it plays no part.
     let mut one = nodes.node("one", &["--lease-margin", "600"]);
-    let workspace = one.workspace("Workspace").await;
-    let input = json!({ "workspaceId": workspace, "name": "P", "script": held_by(&scratch), "maxRetries": 1 });
-    let pipeline = one.pipeline_with(input).await;
-    let job = one.run(&pipeline).await;
-    let first = pids_of(&scratch.join("pids"), 1).await[0];
+    let (job, first) = nodes.held_job(&one).await;
     let other = nodes.node("other", &[]);
     one.kill();
     let killed = tokio::time::Instant::now();

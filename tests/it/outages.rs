@@ -93,11 +93,7 @@ async fn a_server_that_hangs_has_its_jobs_ended_by_their_supervisors() {
     let Some(nodes) = Nodes::new() else { return };
     let scratch = nodes.scratch();
     let one = nodes.node("one", &[]);
-    let workspace = one.workspace("Workspace").await;
-    let input = json!({ "workspaceId": workspace, "name": "P", "script": held_by(&scratch), "maxRetries": 1 });
-    let pipeline = one.pipeline_with(input).await;
-    let job = one.run(&pipeline).await;
-    let first = pids_of(&scratch.join("pids"), 1).await[0];
+    let (job, first) = nodes.held_job(&one).await;
     let other = nodes.node("other", &[]);
     crate::support::signal(one.pid(), "STOP");
     let second = pids_of(&scratch.join("pids"), 2).await[1];
