@@ -7,6 +7,7 @@ pub(crate) mod support;
 mod access;
 mod activity;
 mod answers;
+mod attacks;
 mod browser;
 mod check;
 mod clients;

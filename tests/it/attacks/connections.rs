@@ -1,0 +1,1 @@
+//! Connections, tokens and headers: clients without a token, and clients that hold connections.

@@ -1,0 +1,1 @@
+//! GraphQL documents that ask for too much.

@@ -1,0 +1,1 @@
+//! Jobs that act against the server or against other jobs of the same user.

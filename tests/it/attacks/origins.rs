@@ -1,0 +1,1 @@
+//! Pages of other sites: the Host, Origin and Sec-Fetch-Site headers.

@@ -1,0 +1,1 @@
+//! Jobs that plant links, hooks and configuration in a repository.

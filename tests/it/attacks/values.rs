@@ -1,0 +1,1 @@
+//! Values of arguments: names, URLs, properties and sensitive values.
