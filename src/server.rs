@@ -81,6 +81,7 @@ impl Server {
             return Err(KeyError::AnotherKey(key_file).into());
         }
         jobs.seal_what_is_not().await.map_err(explain)?;
+        jobs.set_name_keys().await.map_err(explain)?;
         jobs.begin_schedules(lease.node()).await.map_err(explain)?;
 
         let listener = TcpListener::bind(options.listen)

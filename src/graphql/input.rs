@@ -8,7 +8,8 @@ use crate::model::{self, ActivityLevel, Definition, PropertyValue};
 /// A workspace to be created.
 #[derive(InputObject)]
 pub(super) struct CreateWorkspaceInput {
-    /// Its name, unique among workspaces: at most 100 characters.
+    /// Its name, at most 100 characters, without invisible ones. It is stored in Unicode's normalization form C. No two workspaces have names that
+    /// differ only in case.
     pub(super) name: String,
     /// Where its repository comes from and goes to: a git URL (https, http, ssh, git, or `user@host:path`) whose branch `main` the server works on.
     /// Without it, the servers' own place.
@@ -47,7 +48,7 @@ pub(super) struct PropertyInput {
     /// Of a pipeline, `{datacomponent}.{setting}`; of a data component, the name of the setting. A job finds it in its environment:
     /// `tap-x.some-key` as TAP_X_SOME_KEY.
     name: String,
-    /// The value. Where the setting is not a text, as JSON has it.
+    /// The value. Where the setting is not a text, as JSON has it. Unlike a script it is stored as it is, line endings included.
     value: String,
     /// Whether the value is sensitive: then it can be written but never read. What the data plugin says so of is sensitive in any case.
     #[graphql(default = false)]
@@ -67,7 +68,8 @@ impl From<PropertyInput> for model::Property {
 pub(super) struct CreatePipelineInput {
     /// The workspace it is to belong to.
     pub(super) workspace_id: ID,
-    /// Its name, unique in the workspace: at most 100 characters, without slashes.
+    /// Its name, at most 100 characters, without slashes and invisible characters. It is stored in Unicode's normalization form C. No two pipelines of
+    /// a workspace have names that differ only in case.
     name: String,
     /// When it runs by itself: a cron expression with seconds, such as `0 0 9-17 * * MON-FRI`.
     schedule: Option<String>,
@@ -75,7 +77,7 @@ pub(super) struct CreatePipelineInput {
     timeout: Option<i32>,
     /// How often a run that ends with an error is tried again: 0, the default, to 100.
     max_retries: Option<i32>,
-    /// A Bash script that is run instead of the actions: at most 100 KiB.
+    /// A Bash script that is run instead of the actions: at most 100 KiB. CR LF and CR become LF, and a byte order mark at its beginning is removed.
     script: Option<String>,
     /// The names of the data components, or of the data plugins themselves, that it uses.
     data_components: Option<Vec<String>>,
@@ -83,7 +85,7 @@ pub(super) struct CreatePipelineInput {
     actions: Option<Vec<String>>,
     /// Its settings.
     properties: Option<Vec<PropertyInput>>,
-    /// The names of the workspace's pipelines whose successful completion starts this one.
+    /// The names of the workspace's pipelines whose successful completion starts this one, in the case that they are stored in.
     triggered_by: Option<Vec<String>>,
 }
 
@@ -98,7 +100,7 @@ impl From<CreatePipelineInput> for NewPipeline {
             actions: input.actions.unwrap_or_default(),
             properties: input.properties.unwrap_or_default().into_iter().map(Into::into).collect(),
         };
-        Self { name: input.name, definition, triggered_by: input.triggered_by.unwrap_or_default() }
+        Self { name: input.name, definition, triggered_by: input.triggered_by.unwrap_or_default() }.normalized()
     }
 }
 
@@ -115,7 +117,7 @@ pub(super) struct UpdatePipelineInput {
     timeout: MaybeUndefined<i32>,
     /// How often a run that ends with an error is tried again: 0 to 100.
     max_retries: MaybeUndefined<i32>,
-    /// A Bash script that is run instead of the actions. Null: there is none.
+    /// A Bash script that is run instead of the actions; its line endings become LF. Null: there is none.
     script: MaybeUndefined<String>,
     /// The names of the data components, or of the data plugins themselves, that it uses.
     data_components: MaybeUndefined<Vec<String>>,
@@ -123,7 +125,7 @@ pub(super) struct UpdatePipelineInput {
     actions: MaybeUndefined<Vec<String>>,
     /// Its settings: all of them, the sensitive ones with their values too.
     properties: MaybeUndefined<Vec<PropertyInput>>,
-    /// The names of the workspace's pipelines whose successful completion starts this one.
+    /// The names of the workspace's pipelines whose successful completion starts this one, in the case that they are stored in.
     triggered_by: MaybeUndefined<Vec<String>>,
 }
 
@@ -140,6 +142,7 @@ impl From<UpdatePipelineInput> for PipelineChanges {
             properties: or_default(input.properties).map(|it| it.into_iter().map(Into::into).collect()),
             triggered_by: or_default(input.triggered_by),
         }
+        .normalized()
     }
 }
 

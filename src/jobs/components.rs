@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
+use super::pipelines::taken;
 use super::{Jobs, Unit, validate};
 use crate::catalogue::{Catalogue, DataPlugin};
 use crate::error::{Error, Problem};
-use crate::model::{ComponentId, DataComponent, Definition, JobId, JobType, Property, WorkspaceId, variable};
+use crate::model::{ComponentId, DataComponent, Definition, JobId, JobType, Property, Quoted, WorkspaceId, variable};
 
 /// What a pipeline means by one of the names in its definition.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ impl Jobs {
         let mut problems = validate::component_name(&name);
         let known = self.catalogue.get(&plugin).cloned();
         if known.is_none() {
-            problems.push(Problem::at("input.plugin", format!("There is no data plugin {plugin:?}.")));
+            problems.push(Problem::at("input.plugin", format!("There is no data plugin {}.", Quoted(&plugin))));
         }
         if self.catalogue.get(&name).is_some() && name != plugin {
             let message = "A data plugin has this name: only an instance of it can be called so.";
@@ -74,7 +75,10 @@ impl Jobs {
                 let before = unit.data_component(id).await?;
                 let mut properties = properties.unwrap_or_else(|| before.properties.clone());
                 let plugin = catalogue.get(&before.plugin).ok_or_else(|| {
-                    Error::NotReady(format!("The data plugin {:?} is not in the catalogue any more.", before.plugin))
+                    Error::NotReady(format!(
+                        "The data plugin {} is not in the catalogue any more.",
+                        Quoted(&before.plugin)
+                    ))
                 })?;
                 let problems = validate::settings(plugin, &properties);
                 if !problems.is_empty() {
@@ -97,7 +101,7 @@ impl Jobs {
                 let component = unit.data_component(id).await?;
                 let pipelines = unit.conn.pipelines_of(component.workspace).await?;
                 let naming = pipelines.iter().filter(|it| names(&it.definition).contains(component.name.as_str()));
-                let naming: Vec<String> = naming.map(|it| format!("{:?}", it.name)).collect();
+                let naming: Vec<String> = naming.map(|it| Quoted(&it.name).to_string()).collect();
                 if !naming.is_empty() {
                     return Err(Error::Conflict(format!("Pipelines name the data component: {}.", naming.join(", "))));
                 }
@@ -149,12 +153,13 @@ impl Unit<'_> {
     async fn component_name_is_free(&mut self, workspace: WorkspaceId, name: &str) -> Result<(), Error> {
         let others = self.conn.data_components_of(workspace, None).await?;
         match others.iter().find(|other| variable(&other.name) == variable(name)) {
-            Some(other) if other.name == name => {
-                Err(Error::Conflict(format!("The workspace has a data component named {name:?} already.")))
+            Some(other) if other.name.eq_ignore_ascii_case(name) => {
+                Err(Error::Conflict(taken("The workspace has a data component", name, &other.name)))
             }
             Some(other) => Err(Error::Conflict(format!(
-                "The variables of {name:?} would have the names of those of the data component {:?}.",
-                other.name
+                "The variables of {} would have the names of those of the data component {}.",
+                Quoted(name),
+                Quoted(&other.name)
             ))),
             None => Ok(()),
         }

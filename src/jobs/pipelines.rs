@@ -7,7 +7,8 @@ use super::schedules::Cause;
 use super::{Jobs, Unit, Used, validate};
 use crate::error::Error;
 use crate::model::{
-    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, ResourceStatus, WorkspaceId,
+    Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, Quoted, ResourceStatus, WorkspaceId,
+    naming, script_lines,
 };
 
 /// A pipeline to be created.
@@ -22,9 +23,18 @@ pub struct NewPipeline {
 }
 
 impl NewPipeline {
+    /// The same in the form in which it is checked and stored.
+    pub fn normalized(mut self) -> Self {
+        self.name = naming::normalize(&self.name).into_owned();
+        self.triggered_by = normalized_names(self.triggered_by);
+        self.definition.schedule = self.definition.schedule.map(normalized_schedule);
+        self.definition.script = self.definition.script.map(script_lines);
+        self
+    }
+
     /// What is wrong with it, as far as it can be told without the workspace.
     pub fn check(&self) -> Result<(), Error> {
-        let problems = validate::pipeline(&self.name, &self.definition, &self.triggered_by);
+        let problems = validate::pipeline(Some(&self.name), &self.definition, &self.triggered_by);
         if problems.is_empty() { Ok(()) } else { Err(Error::BadUserInput(problems)) }
     }
 }
@@ -53,6 +63,15 @@ pub struct PipelineChanges {
 }
 
 impl PipelineChanges {
+    /// The same in the form in which they are checked and stored.
+    pub fn normalized(mut self) -> Self {
+        self.name = self.name.map(|name| naming::normalize(&name).into_owned());
+        self.triggered_by = self.triggered_by.map(normalized_names);
+        self.schedule = self.schedule.map(|schedule| schedule.map(normalized_schedule));
+        self.script = self.script.map(|script| script.map(script_lines));
+        self
+    }
+
     fn apply(self, pipeline: &Pipeline) -> (String, Definition) {
         let old = pipeline.definition.clone();
         let definition = Definition {
@@ -68,11 +87,20 @@ impl PipelineChanges {
     }
 }
 
+fn normalized_names(names: Vec<String>) -> Vec<String> {
+    names.into_iter().map(|name| naming::normalize(&name).into_owned()).collect()
+}
+
+/// One space between two fields.
+fn normalized_schedule(schedule: String) -> String {
+    schedule.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl Jobs {
     /// Creates a pipeline, and queues the job that writes it into the workspace's repository. The first pipeline of a
     /// workspace completes the user task that asks for one.
     pub async fn create_pipeline(&self, workspace: WorkspaceId, new: NewPipeline) -> Result<(Pipeline, Job), Error> {
-        let mut problems = validate::pipeline(&new.name, &new.definition, &new.triggered_by);
+        let mut problems = validate::pipeline(Some(&new.name), &new.definition, &new.triggered_by);
         let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
         self.commit(move |unit| {
             async move {
@@ -122,7 +150,10 @@ impl Jobs {
                 let before = unit.pipeline(id).await?;
                 let triggered_by = changes.triggered_by.clone();
                 let (name, mut definition) = changes.apply(&before);
-                let mut problems = validate::pipeline(&name, &definition, triggered_by.as_deref().unwrap_or_default());
+                // A name that an earlier version took stays.
+                let new_name = Some(name.as_str()).filter(|name| *name != before.name);
+                let mut problems =
+                    validate::pipeline(new_name, &definition, triggered_by.as_deref().unwrap_or_default());
                 let uses = unit.used_by(&catalogue, before.workspace, &definition).await?;
                 problems.extend(validate::uses(&definition, &uses));
                 let wanted = triggered_by.as_deref().unwrap_or_default();
@@ -131,11 +162,14 @@ impl Jobs {
                 if !problems.is_empty() {
                     return Err(Error::BadUserInput(problems));
                 }
-                unit.pipeline_name_is_free(before.workspace, &name, Some(id)).await?;
+                let renamed = name != before.name;
+                if renamed {
+                    unit.pipeline_name_is_free(before.workspace, &name, Some(id)).await?;
+                }
                 unit.seal(&cipher, id, &mut definition.properties, |name| is_sensitive(&uses, name)).await?;
                 let plugins = |it: &Definition| (it.data_components.clone(), it.actions.clone());
                 let configure = before.status == ResourceStatus::Failed
-                    || name != before.name
+                    || renamed
                     || plugins(&definition) != plugins(&before.definition);
                 let schedule_changed = definition.schedule != before.definition.schedule;
                 let mut pipeline = Pipeline {
@@ -151,6 +185,9 @@ impl Jobs {
                     pipeline.status = ResourceStatus::Provisioning;
                 }
                 unit.conn.update_pipeline(&pipeline).await?;
+                if renamed {
+                    unit.conn.set_key_of_pipeline(id, &pipeline.name).await?;
+                }
                 if triggered_by.is_some() {
                     unit.conn.set_triggers(id, &sources).await?;
                 }
@@ -206,11 +243,22 @@ impl Unit<'_> {
         name: &str,
         except: Option<PipelineId>,
     ) -> Result<(), Error> {
-        match self.conn.pipeline_named(workspace, name).await? {
-            Some(other) if Some(other) != except => {
-                Err(Error::Conflict(format!("The workspace has a pipeline named {name:?} already.")))
-            }
-            _ => Ok(()),
+        let same = self.conn.pipelines_named(workspace, name).await?;
+        match same.into_iter().find(|(other, _)| Some(*other) != except) {
+            Some((_, existing)) => Err(Error::Conflict(taken("The workspace has a pipeline", name, &existing))),
+            None => Ok(()),
         }
     }
+}
+
+/// What is said of a name that something else has already: with that one's spelling, if it is another.
+pub(super) fn taken(what: &str, name: &str, existing: &str) -> String {
+    let existing_quoted = Quoted(existing);
+    if name == existing {
+        return format!("{what} named {existing_quoted} already.");
+    }
+    format!(
+        "{what} named {existing_quoted} already, and {} differs from that only in case or in the form of characters.",
+        Quoted(name)
+    )
 }

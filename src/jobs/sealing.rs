@@ -12,6 +12,8 @@ use crate::model::{Definition, Id, Property, PropertyValue, variable};
 
 /// How many definitions one transaction rewrites.
 const REWRITTEN: i64 = 100;
+/// How often the keys of names are computed anew if another server changes names meanwhile.
+const NAME_KEY_TRIES: u32 = 10;
 
 /// What a job finds in its environment of the settings of its pipeline.
 #[derive(Default)]
@@ -52,6 +54,25 @@ impl Jobs {
             .boxed()
         })
         .await
+    }
+
+    /// Gives the names that an earlier version stored the keys by which they are unique. Several servers may do this at the same time.
+    pub async fn set_name_keys(&self) -> Result<(), Error> {
+        let mut tries = NAME_KEY_TRIES;
+        loop {
+            let set = self.store.write(|conn| conn.set_name_keys().boxed()).await;
+            tries -= 1;
+            match set {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    tracing::info!(count, "set the keys of names that were stored by an earlier version");
+                    return Ok(());
+                }
+                // Another server has given one of the keys to something new meanwhile.
+                Err(Error::Conflict(_)) if tries > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Seals the sensitive values that an earlier version has stored as they are.

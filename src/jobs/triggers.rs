@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::Unit;
 use crate::error::{Error, Problem};
-use crate::model::{CauseType, Job, JobStatus, JobType, PipelineId, WorkspaceId};
+use crate::model::{CauseType, Job, JobStatus, JobType, PipelineId, Quoted, WorkspaceId, naming};
 
 use super::schedules::Cause;
 
@@ -35,8 +35,14 @@ impl Unit<'_> {
                 problem("A pipeline cannot be triggered by itself.".to_owned());
                 continue;
             }
-            let Some(source) = pipelines.iter().find(|it| it.name == *wanted && Some(it.id) != pipeline) else {
-                problem(format!("The workspace has no pipeline named {wanted:?}."));
+            // A name that an earlier version stored may be in another form.
+            let mut others = pipelines.iter().filter(|it| Some(it.id) != pipeline);
+            let Some(source) = others.clone().find(|it| naming::normalize(&it.name) == *wanted) else {
+                let key = naming::key(wanted);
+                let similar = others.find(|it| naming::key(&it.name) == key);
+                let similar = similar.map(|it| format!(" There is one named {}.", Quoted(&it.name)));
+                let wanted = Quoted(wanted);
+                problem(format!("The workspace has no pipeline named {wanted}.{}", similar.unwrap_or_default()));
                 continue;
             };
             if let Some(way) = pipeline.and_then(|it| way_back(&follows, source.id, it)) {

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use super::Used;
 use crate::catalogue::{DataPlugin, is_name};
 use crate::error::{Error, Problem};
-use crate::model::{Definition, Property, RepositoryUrl, Schedule, Timestamp, variable};
+use crate::model::{Definition, Property, Quoted, RepositoryUrl, Schedule, Timestamp, naming, variable};
 
 /// Characters of a name; a pipeline's becomes the name of a file.
 const NAME_CHARS: usize = 100;
@@ -50,15 +50,17 @@ pub fn email(email: &str) -> Result<(), Error> {
         !user.is_empty()
             && host_ok
             && email.len() <= 254
-            && !email.contains(|c: char| c.is_whitespace() || c.is_control())
+            && !email.contains(|c: char| c.is_whitespace() || naming::is_unfit(c))
     });
     if well_formed { Ok(()) } else { Err(Error::bad_input("input.email", "This is not an e-mail address.")) }
 }
 
-/// Everything that is wrong with a pipeline, as far as it can be told without the database.
-pub(super) fn pipeline(name: &str, definition: &Definition, triggered_by: &[String]) -> Vec<Problem> {
+/// Everything that is wrong with a pipeline, as far as it can be told without the database. Its name, if it gets one.
+pub(super) fn pipeline(name: Option<&str>, definition: &Definition, triggered_by: &[String]) -> Vec<Problem> {
     let mut problems = Problems::default();
-    problems.pipeline_name(name);
+    if let Some(name) = name {
+        problems.pipeline_name(name);
+    }
     if let Some(schedule) = &definition.schedule {
         problems.schedule(schedule);
     }
@@ -120,7 +122,10 @@ pub(super) fn uses(definition: &Definition, uses: &[Used]) -> Vec<Problem> {
         if !known(name) {
             problems.add(
                 format_args!("{path}.{index}"),
-                format!("The workspace has no data component {name:?}, and there is no data plugin of that name."),
+                format!(
+                    "The workspace has no data component {}, and there is no data plugin of that name.",
+                    Quoted(name)
+                ),
             );
         }
     }
@@ -136,7 +141,7 @@ pub(super) fn uses(definition: &Definition, uses: &[Used]) -> Vec<Problem> {
             None if definition.script.is_some() || uses.is_empty() => {}
             None => problems.add(
                 format_args!("{path}.name"),
-                format!("The pipeline names no data component or data plugin {name:?}."),
+                format!("The pipeline names no data component or data plugin {}.", Quoted(name)),
             ),
         }
     }
@@ -175,6 +180,12 @@ impl Problems {
             self.add("name", format!("A name has at most {NAME_CHARS} characters, and {NAME_BYTES} bytes."));
         } else if name.contains(char::is_control) {
             self.add("name", "A name cannot hold control characters.");
+        } else if let Some(unfit) = naming::unfit(name) {
+            let code = u32::from(unfit);
+            self.add(
+                "name",
+                format!("A name cannot hold the character U+{code:04X}: it is invisible, looks like a space, or is not assigned by Unicode."),
+            );
         }
     }
 
@@ -265,7 +276,10 @@ impl Problems {
         if !well_formed || name.len() > WORD_CHARS {
             self.add(
                 format_args!("{path}.name"),
-                format!("It is `datacomponent.setting`: at most {WORD_CHARS} letters, digits, dots, hyphens and underscores."),
+                format!(
+                    "It is `datacomponent.setting`, with a dot between the two: at most {WORD_CHARS} ASCII letters, digits, dots, hyphens and \
+                     underscores, and the first is a letter or digit."
+                ),
             );
         } else if OWN_PREFIXES.iter().any(|prefix| variable(name).starts_with(prefix)) {
             self.add(
@@ -289,7 +303,10 @@ impl Problems {
     /// A setting of a plugin: whether there is such a one, and whether the value is of its kind.
     fn setting(&mut self, path: &str, plugin: &DataPlugin, name: &str, value: Option<&str>) {
         if !plugin.has_setting(name) {
-            self.add(format_args!("{path}.name"), format!("The data plugin {} has no setting {name:?}.", plugin.name));
+            self.add(
+                format_args!("{path}.name"),
+                format!("The data plugin {} has no setting {}.", plugin.name, Quoted(name)),
+            );
         } else if let Some(fault) = value.and_then(|value| plugin.fault(name, value)) {
             self.add(format_args!("{path}.value"), fault);
         }

@@ -2,10 +2,11 @@
 
 use futures_util::FutureExt;
 
+use super::pipelines::taken;
 use super::{Jobs, Unit, validate};
 use crate::error::Error;
 use crate::model::{
-    Invitation, InvitationId, Job, JobType, PipelineId, RepositoryUrl, ResourceStatus, Workspace, WorkspaceId,
+    Invitation, InvitationId, Job, JobType, PipelineId, RepositoryUrl, ResourceStatus, Workspace, WorkspaceId, naming,
 };
 
 /// What is to change in a workspace: what is here has been looked at.
@@ -22,6 +23,7 @@ impl Jobs {
         name: String,
         repository_url: Option<String>,
     ) -> Result<(Workspace, Vec<Job>), Error> {
+        let name = naming::normalize(&name).into_owned();
         let origin = validate::workspace(Some(&name), repository_url, self.rules.file_repositories)?;
         self.commit(move |unit| {
             async move {
@@ -56,6 +58,7 @@ impl Jobs {
         name: Option<String>,
         repository_url: Option<Option<String>>,
     ) -> Result<WorkspaceChanges, Error> {
+        let name = name.map(|name| naming::normalize(&name).into_owned());
         let is_given = repository_url.is_some();
         let origin = validate::workspace(name.as_deref(), repository_url.flatten(), self.rules.file_repositories)?;
         Ok(WorkspaceChanges { name, origin: is_given.then_some(origin) })
@@ -67,9 +70,11 @@ impl Jobs {
         self.commit(move |unit| {
             async move {
                 let before = unit.workspace(id).await?;
-                let name = changes.name.unwrap_or(before.name);
-                unit.workspace_name_is_free(&name, Some(id)).await?;
-                unit.conn.rename_workspace(id, &name, &Workspace::alias_of(&name), unit.now).await?;
+                unit.conn.touch_workspace(id, unit.now).await?;
+                if let Some(name) = changes.name.filter(|name| *name != before.name) {
+                    unit.workspace_name_is_free(&name, Some(id)).await?;
+                    unit.conn.rename_workspace(id, &name, &Workspace::alias_of(&name)).await?;
+                }
                 let moved = changes.origin.filter(|origin| *origin != before.origin);
                 if let Some(origin) = &moved {
                     unit.conn.set_workspace_origin(id, origin.as_ref()).await?;
@@ -124,11 +129,9 @@ impl Jobs {
 
 impl Unit<'_> {
     async fn workspace_name_is_free(&mut self, name: &str, except: Option<WorkspaceId>) -> Result<(), Error> {
-        match self.conn.workspace_named(name).await? {
-            Some(other) if Some(other.id) != except => {
-                Err(Error::Conflict(format!("There is a workspace named {name:?} already.")))
-            }
-            _ => Ok(()),
+        match self.conn.workspace_named(name, except).await? {
+            Some(existing) => Err(Error::Conflict(taken("There is a workspace", name, &existing))),
+            None => Ok(()),
         }
     }
 

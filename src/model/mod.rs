@@ -9,9 +9,11 @@ mod ids;
 mod job;
 mod log;
 mod names;
+pub mod naming;
 mod node;
 mod pipeline;
 mod property;
+mod quoted;
 mod repository_url;
 mod schedule;
 mod time;
@@ -31,8 +33,9 @@ pub use names::{
     SettingKind,
 };
 pub use node::{HomeId, Node};
-pub use pipeline::{Definition, Pipeline};
+pub use pipeline::{Definition, Pipeline, script_lines};
 pub use property::{Property, PropertyValue, Sealed, variable};
+pub use quoted::Quoted;
 pub use repository_url::RepositoryUrl;
 pub use schedule::Schedule;
 pub use time::Timestamp;

@@ -15,6 +15,7 @@ mod jobs;
 mod log_pages;
 mod logs;
 mod migrations;
+mod names;
 mod nodes;
 mod pages;
 mod pipelines;

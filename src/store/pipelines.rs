@@ -9,7 +9,7 @@ use super::fragment::{either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{definitions, jobs, pipelines};
 use crate::error::Error;
-use crate::model::{Definition, DefinitionId, Pipeline, PipelineId, ResourceStatus, Timestamp, WorkspaceId};
+use crate::model::{Definition, DefinitionId, Pipeline, PipelineId, ResourceStatus, Timestamp, WorkspaceId, naming};
 
 /// A pipeline's place in the list of its workspace, which is in the order of creation.
 pub type PipelinePosition = (Timestamp, PipelineId);
@@ -80,6 +80,7 @@ impl Conn {
             pipelines::created.eq(pipeline.created),
             pipelines::last_modified.eq(pipeline.last_modified),
             pipelines::name.eq(&pipeline.name),
+            pipelines::name_key.eq(naming::key(&pipeline.name)),
             pipelines::status.eq(pipeline.status),
             pipelines::definition.eq(pipeline.definition_id),
         );
@@ -87,7 +88,7 @@ impl Conn {
         self.insert_definition(pipeline).await
     }
 
-    /// Stores what a user changed in a pipeline: its name, and a new version of its definition.
+    /// Stores what a user changed in a pipeline: its name, and a new version of its definition. The key of its name stays as it is.
     pub async fn update_pipeline(&mut self, pipeline: &Pipeline) -> Result<(), Error> {
         self.insert_definition(pipeline).await?;
         let change = diesel::update(pipelines::table.find(pipeline.id)).set((
@@ -97,6 +98,13 @@ impl Conn {
             pipelines::definition.eq(pipeline.definition_id),
         ));
         self.run(change).await?;
+        Ok(())
+    }
+
+    /// Stores the key of a name that a pipeline got.
+    pub async fn set_key_of_pipeline(&mut self, id: PipelineId, name: &str) -> Result<(), Error> {
+        let key = pipelines::name_key.eq(naming::key(name));
+        self.run(diesel::update(pipelines::table.find(id)).set(key)).await?;
         Ok(())
     }
 
@@ -133,15 +141,6 @@ impl Conn {
         let found = present!().filter(pipelines::workspace.eq(workspace)).order(pipelines::name).select(COLUMNS);
         let rows: Vec<Row> = self.all(found).await?;
         rows.into_iter().map(Pipeline::try_from).collect()
-    }
-
-    /// The workspace's pipeline with this name, unless it is deleted.
-    pub async fn pipeline_named(&mut self, workspace: WorkspaceId, name: &str) -> Result<Option<PipelineId>, Error> {
-        let named = pipelines::table
-            .filter(pipelines::workspace.eq(workspace))
-            .filter(pipelines::name.eq(name))
-            .filter(pipelines::deleted.is_null());
-        self.optional(named.select(pipelines::id)).await
     }
 
     /// Pages of the lists of workspaces' pipelines, newest first.

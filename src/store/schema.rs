@@ -13,6 +13,7 @@ diesel::table! {
         status -> Text,
         deleted -> Nullable<Instant>,
         origin -> Nullable<Text>,
+        name_key -> Nullable<Text>,
     }
 }
 
@@ -59,6 +60,7 @@ diesel::table! {
         definition -> Uid,
         deleted -> Nullable<Instant>,
         next_run -> Nullable<Instant>,
+        name_key -> Nullable<Text>,
     }
 }
 

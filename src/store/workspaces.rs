@@ -8,28 +8,47 @@ use super::fragment::{either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{jobs, workspaces};
 use crate::error::Error;
-use crate::model::{RepositoryUrl, ResourceStatus, Timestamp, Workspace, WorkspaceId};
+use crate::model::{RepositoryUrl, ResourceStatus, Timestamp, Workspace, WorkspaceId, naming};
+
+/// The columns of a `Workspace`.
+type Columns = (
+    workspaces::id,
+    workspaces::created,
+    workspaces::last_modified,
+    workspaces::name,
+    workspaces::alias,
+    workspaces::status,
+    workspaces::deleted,
+    workspaces::origin,
+);
+const COLUMNS: Columns = (
+    workspaces::id,
+    workspaces::created,
+    workspaces::last_modified,
+    workspaces::name,
+    workspaces::alias,
+    workspaces::status,
+    workspaces::deleted,
+    workspaces::origin,
+);
 
 impl Conn {
     /// Stores a new workspace.
     pub async fn insert_workspace(&mut self, workspace: &Workspace) -> Result<(), Error> {
-        self.run(diesel::insert_into(workspaces::table).values(workspace)).await?;
+        let key = workspaces::name_key.eq(naming::key(&workspace.name));
+        self.run(diesel::insert_into(workspaces::table).values((workspace, key))).await?;
         Ok(())
     }
 
     /// The workspace with this id, unless it is deleted.
     pub async fn workspace(&mut self, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
-        self.optional(workspaces::table.find(id).filter(workspaces::deleted.is_null())).await
+        self.optional(workspaces::table.find(id).filter(workspaces::deleted.is_null()).select(COLUMNS)).await
     }
 
     /// The workspaces with these ids that are not deleted, in no order.
     pub async fn workspaces_by_id(&mut self, ids: &[WorkspaceId]) -> Result<Vec<Workspace>, Error> {
-        self.all(workspaces::table.filter(workspaces::id.eq_any(ids)).filter(workspaces::deleted.is_null())).await
-    }
-
-    /// The workspace with this name, unless it is deleted.
-    pub async fn workspace_named(&mut self, name: &str) -> Result<Option<Workspace>, Error> {
-        self.optional(workspaces::table.filter(workspaces::name.eq(name)).filter(workspaces::deleted.is_null())).await
+        let present = workspaces::table.filter(workspaces::id.eq_any(ids)).filter(workspaces::deleted.is_null());
+        self.all(present.select(COLUMNS)).await
     }
 
     /// A page of the list of workspaces, newest first.
@@ -42,7 +61,7 @@ impl Conn {
             workspaces::table
                 .filter(deleted.is_null())
                 .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), workspaces::all_columns))
+                .select((number.into_sql::<Integer>(), COLUMNS))
                 .order((
                     either(part.oldest_first, created.asc(), created.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
@@ -58,18 +77,18 @@ impl Conn {
         self.one(workspaces::table.filter(workspaces::deleted.is_null()).count()).await
     }
 
+    /// Marks a workspace as modified.
+    pub async fn touch_workspace(&mut self, id: WorkspaceId, at: Timestamp) -> Result<(), Error> {
+        self.run(diesel::update(workspaces::table.find(id)).set(workspaces::last_modified.eq(at))).await?;
+        Ok(())
+    }
+
     /// Gives a workspace another name.
-    pub async fn rename_workspace(
-        &mut self,
-        id: WorkspaceId,
-        name: &str,
-        alias: &str,
-        at: Timestamp,
-    ) -> Result<(), Error> {
+    pub async fn rename_workspace(&mut self, id: WorkspaceId, name: &str, alias: &str) -> Result<(), Error> {
         let change = diesel::update(workspaces::table.find(id)).set((
             workspaces::name.eq(name),
+            workspaces::name_key.eq(naming::key(name)),
             workspaces::alias.eq(alias),
-            workspaces::last_modified.eq(at),
         ));
         self.run(change).await?;
         Ok(())

@@ -28,6 +28,7 @@ mod logs;
 mod masking;
 pub(crate) mod meltano;
 mod metrics;
+mod names;
 mod nested;
 pub(crate) mod nodes;
 mod outages;
