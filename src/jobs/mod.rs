@@ -41,7 +41,7 @@ pub use schedules::MissedTicks;
 pub use sealing::Settings;
 pub use state::{Ending, Holder};
 pub use validate::email as check_email;
-pub use webhooks::{NewWebhook, WebhookChanges};
+pub use webhooks::{NewWebhook, WEBHOOK_SECRET, WebhookChanges};
 
 use unit::Unit;
 

@@ -44,18 +44,18 @@ pub struct WebhookChanges {
 impl Jobs {
     /// Creates a webhook.
     pub async fn create_webhook(&self, new: NewWebhook) -> Result<Webhook, Error> {
-        self.check_url(Some(&new.url))?;
+        let url = self.parse_url(&new.url)?;
         let cipher = self.cipher.clone();
         self.commit(move |unit| {
             async move {
-                let NewWebhook { workspace, pipeline, url, level, secret } = new;
+                let NewWebhook { workspace, pipeline, level, secret, .. } = new;
                 unit.workspace(workspace).await?;
                 unit.pipeline_is_in(workspace, pipeline).await?;
                 if unit.conn.count_webhooks(&[workspace]).await?.first().is_some_and(|count| *count >= MOST) {
                     return Err(Error::LimitExceeded(format!("A workspace has at most {MOST} webhooks.")));
                 }
                 let id = WebhookId::random();
-                let secret = cipher.seal(id, SECRET, secret.as_str())?;
+                let secret = cipher.seal(id, WEBHOOK_SECRET, secret.as_str())?;
                 unit.note_key(&cipher).await?;
                 let (created, last_modified) = (unit.now, unit.now);
                 let (last_success, last_failure, last_error) = (None, None, None);
@@ -82,16 +82,16 @@ impl Jobs {
 
     /// Changes a webhook. What waits to be delivered goes where it says then.
     pub async fn update_webhook(&self, id: WebhookId, changes: WebhookChanges) -> Result<Webhook, Error> {
-        self.check_url(changes.url.as_deref())?;
+        let url = changes.url.as_deref().map(|url| self.parse_url(url)).transpose()?;
         let cipher = self.cipher.clone();
         self.commit(move |unit| {
             async move {
                 let before = unit.webhook(id).await?;
-                let WebhookChanges { pipeline, url, level, secret } = changes;
+                let WebhookChanges { pipeline, level, secret, .. } = changes;
                 let pipeline = pipeline.unwrap_or(before.pipeline);
                 unit.pipeline_is_in(before.workspace, pipeline).await?;
                 let secret = match secret {
-                    Some(secret) => cipher.seal(id, SECRET, secret.as_str())?,
+                    Some(secret) => cipher.seal(id, WEBHOOK_SECRET, secret.as_str())?,
                     None => before.secret.clone(),
                 };
                 let webhook = Webhook {
@@ -124,17 +124,17 @@ impl Jobs {
 
     /// What the deliveries of a webhook are signed with.
     pub fn webhook_secret(&self, webhook: &Webhook) -> Result<WebhookSecret, Error> {
-        Ok(WebhookSecret::from(self.cipher.unseal(webhook.id, SECRET, &webhook.secret)?))
+        Ok(WebhookSecret::from(self.cipher.unseal(webhook.id, WEBHOOK_SECRET, &webhook.secret)?))
     }
 
-    fn check_url(&self, url: Option<&str>) -> Result<(), Error> {
-        let fault = url.and_then(|url| address::fault(url, self.rules.private_webhooks));
-        fault.map_or(Ok(()), |fault| Err(Error::bad_input("input.url", fault)))
+    /// The URL in the form in which it is stored and used.
+    fn parse_url(&self, url: &str) -> Result<String, Error> {
+        address::parse(url, self.rules.private_webhooks).map_err(|fault| Error::bad_input("input.url", fault))
     }
 }
 
 /// The name that a secret is sealed under.
-const SECRET: &str = "secret";
+pub const WEBHOOK_SECRET: &str = "secret";
 
 impl Unit<'_> {
     async fn webhook(&mut self, id: WebhookId) -> Result<Webhook, Error> {

@@ -8,10 +8,14 @@ use diesel::sql_types::Text;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::naming::is_unfit;
+
 const LONGEST: usize = 2_000;
+/// What begins the query or the fragment of a URL.
+const BEGIN_OF_QUERY: [char; 2] = ['?', '#'];
 
 /// A git URL: https, http, ssh, git or file, or `user@host:path`. It may hold a password, so its `Debug` and `Display` leave out what stands before
-/// the host.
+/// the host. They also leave out a query and a fragment, which an earlier version accepted, and which may hold a secret too.
 #[derive(Clone, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub struct RepositoryUrl(String);
@@ -71,9 +75,14 @@ impl fmt::Display for RepositoryUrl {
         match self.url() {
             Some(mut url) => {
                 let _ = (url.set_username(""), url.set_password(None)); // a file's has neither
+                url.set_query(None);
+                url.set_fragment(None);
                 f.write_str(url.as_str())
             }
-            None => f.write_str(self.0.rsplit_once('@').map_or(&self.0, |(_, rest)| rest)),
+            None => {
+                let address = self.0.split(BEGIN_OF_QUERY).next().unwrap_or_default();
+                f.write_str(address.rsplit_once('@').map_or(address, |(_, rest)| rest))
+            }
         }
     }
 }
@@ -96,8 +105,11 @@ fn fault(text: &str, files_allowed: bool) -> Option<String> {
     if text.len() > LONGEST {
         return Some(format!("It has at most {LONGEST} bytes."));
     }
-    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Some("It cannot hold white space or control characters.".to_owned());
+    if text.contains(|c: char| c.is_whitespace() || is_unfit(c)) {
+        return Some("It cannot hold white space, control characters or invisible characters.".to_owned());
+    }
+    if text.contains(BEGIN_OF_QUERY) {
+        return Some("It cannot hold a query or a fragment (`?` or `#`): git does not use them, and a secret in them would be shown.".to_owned());
     }
     if text.starts_with('-') {
         return Some(FORMS.to_owned());
@@ -209,9 +221,62 @@ mod tests {
             "https://user:a%0ab@example.com/a",
             "https://example.com/a b",
             "git@example.com::a",
+            "https://example.com/a.git?access_token=secret",
+            "https://example.com/a.git#secret",
+            "http://example.com/a?x",
+            "ssh://git@example.com/a.git?key=secret",
+            "git://example.com/a#b",
+            "git@example.com:a.git?token=secret",
+            "git@example.com:a#b",
+            "ext::sh -c 'touch /tmp/x'% >&2",
+            "ext::ssh%20-oProxyCommand=true%20example.com",
+            "transport::example.com",
+            "fd::17,18/foo",
+            "--upload-pack=touch /tmp/x",
+            "--receive-pack=true",
+            "-u",
+            "-c",
+            "git@example.com:-oProxyCommand=true",
+            "git@example.com:--upload-pack=true",
+            "git@-x:a",
+            "@example.com:a",
+            "git@:a",
+            "git@example.com:",
+            "ssh://git@-oProxyCommand=true/a",
+            "ssh://-x@example.com/a",
+            "ssh://%2d%6fProxyCommand=true@example.com/a",
+            "git://user@example.com/a",
+            "git://-x/a",
+            "file://localhost/srv/a.git",
+            "file:/srv/a.git",
+            "FILE:///srv/a.git",
+            "http:example.com/a",
+            "http:///etc/passwd",
+            "https://",
+            "https://user:a%00b@example.com/a",
+            "https://user:a%0d%0ab@example.com/a",
+            "https://%ff@example.com/a",
+            "https://example.com/a\nb",
+            "https://example.com/a\r\n",
+            "\thttps://example.com/a",
+            "https://example.com/a\u{0}",
+            "https://example.com/\u{202e}a",
+            "https://example.com/a\u{200b}",
+            "https://example.com/\u{a0}",
+            "ftps://example.com/a",
+            "rsync://example.com/a",
+            "gopher://example.com/a",
+            "javascript:alert(1)",
+            "data:text/plain,x",
+            "C:\\srv\\a.git",
+            "\\\\example.com\\a.git",
+            "~/a.git",
+            "./a.git",
         ] {
             assert!(fault(text, false).is_some(), "{text}");
         }
+        assert!(fault(&format!("https://example.com/{}", "a".repeat(LONGEST)), false).is_some());
+        assert!(fault("file:///srv/a.git?x", true).is_some());
         assert!(fault("file://example.com/srv/a.git", true).is_some());
     }
 
@@ -223,6 +288,13 @@ mod tests {
         assert_eq!((access.address.as_str(), access.protocols), ("https://example.com/a.git", "https"));
         assert_eq!(access.user.as_deref(), Some("user"));
         assert_eq!(access.password.as_ref().map(|it| it.as_str()), Some("p@ss"));
+        for stored in
+            ["https://user:pass@example.com/a.git?token=secret#secret", "https://example.com/a.git?token=secret"]
+        {
+            let stored = RepositoryUrl::from(stored.to_owned());
+            assert_eq!(format!("{stored} {stored:?}"), "https://example.com/a.git https://example.com/a.git");
+        }
+        assert_eq!(RepositoryUrl::from("git@example.com:a?t=x@y".to_owned()).to_string(), "example.com:a");
         assert_eq!(url("git@example.com:a/b.git").to_string(), "example.com:a/b.git");
         assert_eq!(url("ssh://git@example.com/a").to_string(), "ssh://example.com/a");
         assert_eq!(url("ssh://git@example.com/a").access().address, "ssh://git@example.com/a");

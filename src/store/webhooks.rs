@@ -9,6 +9,7 @@ use super::fragment::{SkipLocked, either, maybe};
 use super::pages::{Page, PageRequest, Part, within};
 use super::schema::{changes, deliveries, webhooks, workspaces};
 use crate::error::Error;
+use crate::model::webhook::address;
 use crate::model::{
     ActivityLevel, Delivery, DeliveryId, PipelineId, Sealed, Timestamp, Webhook, WebhookId, WorkspaceId,
 };
@@ -39,7 +40,7 @@ impl From<Row> for Webhook {
             pipeline: row.pipeline,
             created: row.created,
             last_modified: row.last_modified,
-            url: row.url,
+            url: address::stored(row.url),
             level: row.level,
             secret: Sealed::from(row.secret),
             last_success: row.last_success,

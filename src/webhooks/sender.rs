@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode, header};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::model::webhook::address::{PRIVATE, fault, is_public};
+use crate::model::webhook::address::{PRIVATE, is_public, parse};
 use crate::model::{Delivery, Timestamp, Webhook, WebhookSecret, stream_cursor};
 
 /// How long a try may take.
@@ -54,14 +54,15 @@ impl Sender {
         secret: &WebhookSecret,
     ) -> Answer {
         // What is stored may be from a time when it was allowed.
-        if let Some(fault) = fault(&webhook.url, self.private_allowed) {
-            return Answer::Failed(fault);
-        }
+        let url = match parse(&webhook.url, self.private_allowed) {
+            Ok(url) => url,
+            Err(fault) => return Answer::Failed(fault),
+        };
         let body = with_cursor(delivery, position);
         let (id, timestamp) = (delivery.id.to_string(), Timestamp::now().micros() / 1_000_000);
         let request = self
             .client
-            .post(&webhook.url)
+            .post(url)
             .header(header::CONTENT_TYPE, "application/json")
             .header("webhook-id", &id)
             .header("webhook-timestamp", timestamp)

@@ -4,21 +4,41 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
+use crate::model::naming::is_unfit;
+
 const LONGEST: usize = 2_000;
 
-/// What is wrong with the address of a webhook, as far as that can be told without looking up names.
-pub fn fault(url: &str, private_allowed: bool) -> Option<String> {
-    let Ok(parsed) = Url::parse(url) else { return Some("This is not a URL.".to_owned()) };
-    if !["http", "https"].contains(&parsed.scheme()) {
+/// The address of a webhook as it is stored, in the form in which it is used; or what is wrong with it, as far as that can be told without
+/// looking up names.
+pub fn parse(url: &str, private_allowed: bool) -> Result<String, String> {
+    if url.len() > LONGEST {
+        return Err(format!("It has at most {LONGEST} bytes."));
+    }
+    // The URL standard would remove some of these without a word.
+    if url.contains(|c: char| c.is_whitespace() || is_unfit(c)) {
+        return Err("It cannot hold white space, control characters or invisible characters.".to_owned());
+    }
+    let parsed = Url::parse(url).map_err(|_| "This is not a URL.".to_owned())?;
+    match fault(&parsed, private_allowed) {
+        None if parsed.as_str().len() > LONGEST => Err(format!("It has at most {LONGEST} bytes.")),
+        None => Ok(parsed.into()),
+        Some(fault) => Err(fault),
+    }
+}
+
+/// An address that was stored, in the form in which it is used: an earlier version stored addresses as they were given.
+pub fn stored(url: String) -> String {
+    Url::parse(&url).map_or(url, String::from)
+}
+
+fn fault(url: &Url, private_allowed: bool) -> Option<String> {
+    if !["http", "https"].contains(&url.scheme()) {
         return Some("It begins with https:// or http://.".to_owned());
     }
-    if url.len() > LONGEST {
-        return Some(format!("It has at most {LONGEST} bytes."));
-    }
-    if !parsed.username().is_empty() || parsed.password().is_some() {
+    if !url.username().is_empty() || url.password().is_some() {
         return Some("It cannot hold a password, which everybody could read.".to_owned());
     }
-    match parsed.host() {
+    match url.host() {
         None => Some("It names no host.".to_owned()),
         Some(Host::Ipv4(address)) if !private_allowed && !is_public(address.into()) => Some(PRIVATE.to_owned()),
         Some(Host::Ipv6(address)) if !private_allowed && !is_public(address.into()) => Some(PRIVATE.to_owned()),
@@ -122,22 +142,131 @@ mod tests {
         }
     }
 
+    fn fault(url: &str, private_allowed: bool) -> Option<String> {
+        parse(url, private_allowed).err()
+    }
+
     #[test]
-    fn an_address_is_looked_at_before_it_is_stored() {
-        for url in ["https://example.com/hook", "http://1.1.1.1:8080/"] {
-            assert_eq!(fault(url, false), None, "{url}");
-        }
-        for url in [
-            "ftp://example.com",
-            "no url",
-            "http://user:password@example.com",
-            "http://127.0.0.1/",
-            "http://[::1]/",
-            "http://2130706433/",
-            "http://0x7f.1/",
+    fn an_address_is_stored_as_it_is_used() {
+        for (given, stored) in [
+            ("https://example.com/hook", "https://example.com/hook"),
+            ("https://EXAMPLE.com:443/a/../hook?key=a%20b", "https://example.com/hook?key=a%20b"),
+            ("http://1.1.1.1:8080", "http://1.1.1.1:8080/"),
+            ("https://bücher.example/é", "https://xn--bcher-kva.example/%C3%A9"),
+            ("http://0x01010101/", "http://1.1.1.1/"),
+            ("https:\\\\example.com\\hook", "https://example.com/hook"),
         ] {
-            assert!(fault(url, false).is_some(), "{url}");
+            assert_eq!(parse(given, false).as_deref(), Ok(stored), "{given}");
         }
+        assert_eq!(stored(" https://example.com/ho\r\nok\n".to_owned()), "https://example.com/hook");
+        assert_eq!(parse("http://2130706433/", true).as_deref(), Ok("http://127.0.0.1/"));
+    }
+
+    #[test]
+    fn an_address_that_leads_into_a_private_network_is_refused_however_it_is_written() {
+        for host in [
+            "127.0.0.1",
+            "127.1",
+            "127.0.1",
+            "2130706433",
+            "0x7f.1",
+            "0x7f000001",
+            "0177.0.0.1",
+            "017700000001",
+            "0x7F.0x0.0x0.0x1",
+            "127.0.0.1.",
+            "%31%32%37.0.0.1",
+            "①②⑦.⓪.⓪.①",
+            "１２７.0.0.1",
+            "127。0。0。1",
+            "0",
+            "0.0.0.0",
+            "10.0.0.1",
+            "167772161",
+            "012.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "3232235521",
+            "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
+            "100.64.0.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "[::]",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::ffff:a9fe:a9fe]",
+            "[0:0:0:0:0:ffff:10.0.0.1]",
+            "[::127.0.0.1]",
+            "[fe80::1]",
+            "[fc00::1]",
+            "[fd00:ec2::254]",
+            "[ff02::1]",
+            "[64:ff9b::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "[2001:0:7f00:1::1]",
+        ] {
+            for url in [format!("http://{host}/"), format!("https://{host}:8443/hook"), format!("http:\\\\{host}/")] {
+                assert_eq!(fault(&url, false).as_deref(), Some(PRIVATE), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_web_address_is_refused() {
+        for url in [
+            "",
+            "no url",
+            "//example.com/",
+            "/hook",
+            "example.com/hook",
+            "http://",
+            "https://",
+            "http://:80/",
+            "ftp://example.com/",
+            "file:///etc/passwd",
+            "gopher://example.com/",
+            "dict://example.com:11211/",
+            "javascript:alert(1)",
+            "data:text/plain,x",
+            "ws://example.com/",
+            "http://user:password@example.com/",
+            "http://user@example.com/",
+            "http://:password@example.com/",
+            "http://example.com@127.0.0.1/",
+            "http://127.0.0.1@example.com/",
+            "https://example.com:99999/",
+            "http://[::1",
+            "http://[fe80::1%25eth0]/",
+            "http://256.256.256.256/",
+            "http://exa mple.com/",
+            "http://example.com/a b",
+            "http://example.com/\r\nX-Injected: 1",
+            "http://example.com/\n",
+            "http://exam\tple.com/",
+            "\thttp://example.com/",
+            " http://example.com/",
+            "http://example.com/ ",
+            "http://example.com/\u{0}",
+            "http://example.com/\u{200b}",
+            "http://example.com/\u{202e}",
+            "http://example.com/\u{a0}",
+            "http://example.com/\u{7f}",
+            "http://example.com/\u{2028}",
+        ] {
+            assert!(fault(url, false).is_some(), "{url:?}");
+            assert!(!url.contains("127") && !url.contains("::1") || fault(url, true).is_some(), "{url:?}");
+        }
+        assert!(fault(&format!("https://example.com/{}", "a".repeat(LONGEST)), false).is_some());
+        // Longer when it is encoded.
+        assert!(fault(&format!("https://example.com/{}", "é".repeat(900)), false).is_some());
         assert_eq!(fault("http://127.0.0.1/", true), None);
     }
 }

@@ -4,6 +4,9 @@
 //!
 //! | What is tried | Module |
 //! | --- | --- |
+//! | Names with invisible characters, and names that lead to other files | `values` |
+//! | URLs of webhooks that lead into private networks, or hold line breaks | `values` |
+//! | URLs of repositories that are options or commands, or hold secrets | `values` |
 
 mod connections;
 mod graphql;
