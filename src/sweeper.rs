@@ -116,6 +116,10 @@ impl Sweeper {
         }
         let keep = self.keep_changes;
         while self.store.write(move |conn| conn.forget_changes(keep, CHANGES).boxed()).await? {}
+        let pages = self.store.shrink().await?;
+        if pages > 0 {
+            tracing::info!(pages, "returned free database pages to the file system");
+        }
         Ok(())
     }
 }

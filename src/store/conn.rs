@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 
 use super::fragment::{MOST_MEMBERS, UnionAll};
 use super::postgres::{self, Skew};
-use super::sqlite::Clock;
+use super::sqlite::{self, Clock};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
@@ -155,6 +155,14 @@ impl Conn {
             Database::Postgres(conn, _) => SimpleAsyncConnection::batch_execute(&mut ***conn, sql).await?,
         }
         Ok(())
+    }
+
+    /// Gives some free pages of an embedded database back to the file system. Answers how many, and whether there are more.
+    pub(super) fn shrink(&mut self) -> Result<(i64, bool), Error> {
+        match &mut self.database {
+            Database::Sqlite(conn, _) => sqlite::shrink(conn),
+            Database::Postgres(..) => Ok((0, false)),
+        }
     }
 
     /// From here on statements are planned for their values, and so is what looks whether something still refers to what is removed: how many

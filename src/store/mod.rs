@@ -65,6 +65,12 @@ const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// How often it is tried to read what is in step with the stream of changes.
 const TRIES_IN_STEP: u32 = 20;
 
+/// How long a transaction may take that nobody waits for but the operator.
+const MAINTENANCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long others have the database to themselves between two steps in which it shrinks.
+const BETWEEN_STEPS: Duration = Duration::from_millis(5);
+
 /// The database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -206,6 +212,25 @@ impl Store {
         if let Backend::Postgres(postgres) = &self.backend {
             postgres.number_changes().await;
         }
+    }
+
+    /// Gives space that is free within the database back to the file system, in steps between which others can write. Answers how many pages
+    /// were given back. PostgreSQL sees to this itself.
+    pub async fn shrink(&self) -> Result<i64, Error> {
+        let Backend::Sqlite(sqlite) = &self.backend else { return Ok(0) };
+        let mut total = 0;
+        loop {
+            let (pages, has_more) = self.write(|conn| Box::pin(async { conn.shrink() })).await?;
+            total += pages;
+            if !has_more {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_STEPS).await;
+        }
+        if total > 0 {
+            sqlite.checkpoint().await?;
+        }
+        Ok(total)
     }
 
     /// How large the database is.

@@ -55,6 +55,8 @@ mod stop;
 pub(crate) mod storm;
 mod storms;
 mod triggers;
+mod upgrade;
+mod vacuum;
 mod webhooks;
 mod websocket;
 mod workspaces;

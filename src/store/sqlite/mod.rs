@@ -5,6 +5,7 @@ mod disk;
 mod open;
 mod readers;
 mod survey;
+mod vacuum;
 mod writer;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::model::Timestamp;
 pub(super) use clock::Clock;
 pub use open::Synchronous;
 pub(super) use survey::survey;
+pub(super) use vacuum::shrink;
 
 /// An open database. Clones share it.
 #[derive(Debug, Clone)]
@@ -67,6 +69,12 @@ impl Sqlite {
     /// Sees to it that the clock goes on from this moment, if it is later than what it shows.
     pub(super) fn pass(&self, moment: Timestamp) {
         self.clock.pass(moment);
+    }
+
+    /// Moves what is committed from the write-ahead log to the database.
+    pub(super) async fn checkpoint(&self) -> Result<(), Error> {
+        let path = self.readers.path();
+        tokio::task::spawn_blocking(move || open::checkpoint(&path)).await.map_err(Error::internal)?
     }
 
     /// What the database takes of its disk.

@@ -8,6 +8,7 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::FutureExt;
 
 use super::clock::Clock;
+use super::vacuum;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::conn::{Conn, Database};
@@ -33,8 +34,10 @@ pub(super) fn writer(path: &Path, synchronous: Synchronous, clock: Clock, metric
         Synchronous::Normal => "NORMAL",
         Synchronous::Full => "FULL",
     };
-    let pragmas = format!("{COMMON} PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};");
+    let incremental = vacuum::INCREMENTAL;
+    let pragmas = format!("{incremental} {COMMON} PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous};");
     sqlite.batch_execute(&pragmas)?;
+    vacuum::convert(&mut sqlite, path)?;
     migrations::run(&mut sqlite, MIGRATIONS)?;
     Ok(Conn::new(Database::Sqlite(sqlite, clock), metrics))
 }
@@ -44,6 +47,13 @@ pub(super) fn reader(path: &Path, clock: Clock, metrics: Metrics) -> Result<Conn
     let mut sqlite = connect(path)?;
     sqlite.batch_execute(&format!("{COMMON} PRAGMA query_only = ON;"))?;
     Ok(Conn::new(Database::Sqlite(sqlite, clock), metrics))
+}
+
+/// Moves what is in the write-ahead log to the database, on a connection of its own.
+pub(super) fn checkpoint(path: &Path) -> Result<(), Error> {
+    let mut sqlite = connect(path)?;
+    sqlite.batch_execute(COMMON)?;
+    vacuum::checkpoint(&mut sqlite)
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {
