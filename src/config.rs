@@ -62,6 +62,13 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Replace the key that sensitive values are sealed with, and seal every value with the new one. Stop all servers of the database first. If it is
+    /// interrupted, servers start with the key file as it is, and the next `rotate-key` completes the replacement.
+    RotateKey {
+        /// The options of the server.
+        #[command(flatten)]
+        options: Options,
+    },
     /// Print the GraphQL schema.
     Schema,
     /// Hold the processes of one job. The server starts this itself.

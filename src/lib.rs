@@ -40,6 +40,7 @@
 //! | [`directory`] | where everything is on disk |
 //! | [`config`], [`secret`], [`server`] | the options; the token; what is started in which order, and how it ends |
 //! | [`lease`], [`relay`] | several servers on one database: until when what this one says of its jobs holds; the bells of one ring on the others |
+//! | [`rotation`] | replaces the key that sensitive values are sealed with |
 //! | [`check`] | what is wrong with a configuration, without changing anything |
 //! | [`client`], [`demo`] | a client of the WebSocket, and the example that uses it |
 
@@ -47,6 +48,7 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod rotation;
 pub mod secret;
 pub mod server;
 

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Some(Command::Task { directory }) => return jobstream::perform_task(&directory),
         Some(Command::Schema) => io::stdout().write_all(jobstream::schema().as_bytes()).map_err(Failure::from),
         Some(Command::Check { options }) => return check(&options),
+        Some(Command::RotateKey { options }) => rotate_key(&options),
         Some(Command::Demo { once, options }) => serve(options, Some(once)),
         Some(Command::Serve { options }) => serve(options, None),
         None => serve(command_line.options, None),
@@ -46,6 +47,13 @@ fn check(options: &Options) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => failed(&error),
     }
+}
+
+/// Replaces the key that sensitive values are sealed with.
+fn rotate_key(options: &Options) -> Result<(), Failure> {
+    jobstream::secret::keep_to_itself()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(jobstream::rotation::run(options, &mut io::stdout()))
 }
 
 /// Serves; with the example if `demo` is given, which says whether to end after it.

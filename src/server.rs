@@ -204,7 +204,7 @@ impl Server {
 }
 
 /// Why the database cannot be used, for whoever started the server.
-fn explain(error: crate::error::Error) -> Failure {
+pub(crate) fn explain(error: crate::error::Error) -> Failure {
     match error.detail() {
         Some(detail) => format!("the database cannot be used: {detail}").into(),
         None => format!("the database cannot be used: {error}").into(),
@@ -265,7 +265,8 @@ async fn open_cipher(store: &Store, key_file: &Path) -> Result<Cipher, Failure> 
     Ok(Cipher::open(key_file, wanted.as_deref())?)
 }
 
-async fn open_store(directory: &Directory, options: &Options, metrics: &Metrics) -> Result<Store, Failure> {
+/// Opens the database that the options name, and brings its schema up to date.
+pub(crate) async fn open_store(directory: &Directory, options: &Options, metrics: &Metrics) -> Result<Store, Failure> {
     let metrics = metrics.clone();
     let opened = match &options.database.database_url {
         None => Store::open_sqlite(&directory.database(), options.database.sqlite_synchronous, metrics).await,

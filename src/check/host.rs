@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::database::Key;
 use super::{Findings, Places};
 use crate::catalogue::Catalogue;
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, KeyFile};
 use crate::config::Options;
 use crate::task::on_path;
 
@@ -145,6 +145,9 @@ pub(super) fn key_file(path: &Path, key: Key, findings: &mut Findings<'_>) {
             findings.ok(format!("the key in {shown} ({}) is that of the database", cipher.fingerprint()));
         }
         Ok(cipher) => findings.ok(format!("the key in {shown} ({}) can be used", cipher.fingerprint())),
+    }
+    if KeyFile::read(path).is_ok_and(|file| file.is_some_and(|file| file.keys().len() > 1)) {
+        findings.remark(format!("{shown} holds two keys: a rotation was interrupted. Complete it with rotate-key"));
     }
     if metadata.mode() & 0o007 != 0 {
         findings.wrong(format!("everybody on this machine can reach the key in {shown}: chmod 600 {shown}"));

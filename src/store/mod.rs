@@ -190,6 +190,18 @@ impl Store {
         }
     }
 
+    /// The same for maintenance that may take long, while no server is at work.
+    pub async fn write_at_length<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.write(Scope::Everything, work).await,
+            Backend::Postgres(postgres) => postgres.write_within(MAINTENANCE, work).await,
+        }
+    }
+
     /// How often what is stored has changed up to now. Whoever was told that something is stored finds it counted. Of a database that others
     /// write to as well, nobody knows.
     pub fn revision(&self) -> Revision {

@@ -43,6 +43,7 @@ mod queue;
 pub(crate) mod repositories;
 mod repository_urls;
 mod rescue;
+mod rotation;
 mod schedules;
 mod schema;
 mod sharing;

@@ -122,11 +122,20 @@ impl Postgres {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
-        let postgres = self.clone();
-        tokio::spawn(async move { postgres.commit(work).await }).await.map_err(Error::internal)?
+        self.write_within(PATIENCE, work).await
     }
 
-    async fn commit<R, W>(&self, work: W) -> Result<R, Error>
+    /// The same, with another limit to how long the work may take.
+    pub(super) async fn write_within<R, W>(&self, limit: Duration, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
+        let postgres = self.clone();
+        tokio::spawn(async move { postgres.commit(limit, work).await }).await.map_err(Error::internal)?
+    }
+
+    async fn commit<R, W>(&self, limit: Duration, work: W) -> Result<R, Error>
     where
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>>,
     {
@@ -137,7 +146,7 @@ impl Postgres {
             let result = work(lent.conn()?).await;
             Ok::<_, Error>((result, lent))
         };
-        let (result, mut lent) = timeout(PATIENCE, work).await.map_err(|_| late())??;
+        let (result, mut lent) = timeout(limit, work).await.map_err(|_| late())??;
         let done = match result {
             Ok(done) => done,
             Err(error) => {

@@ -114,6 +114,26 @@ impl TestServer {
         Self::on(directory, database(), wrapper, arguments, Vec::new())
     }
 
+    /// A server with these options, on a data directory and a database that were prepared before it starts.
+    pub fn prepared(prepare: impl FnOnce(&Path, Option<&Database>), arguments: &[&str]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let database = database();
+        prepare(directory.path(), database.as_deref());
+        let arguments = ["--listen", "127.0.0.1:0"].iter().chain(arguments).map(ToString::to_string).collect();
+        Self::on(directory, database, Vec::new(), arguments, Vec::new())
+    }
+
+    /// A command of the program other than `serve`, on the directory and the database of this server.
+    pub fn subcommand(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jobstream"));
+        command.args([name, "--data-dir"]).arg(self.data_directory());
+        if let Some(database) = &self.database {
+            command.args(["--database-url", &database.url()]);
+        }
+        command.env_remove("JOBSTREAM_TOKEN").stdin(Stdio::null());
+        command
+    }
+
     fn on(
         directory: Arc<TempDir>,
         database: Option<Arc<Database>>,

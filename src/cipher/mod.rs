@@ -1,20 +1,21 @@
 //! Sealing: how sensitive values are stored. What is sealed can be opened only with a key that is kept outside of the database.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+mod key_file;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chacha20poly1305::aead::{Aead, Generate, Key, KeyInit, Payload};
+use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::model::{Id, Sealed};
+
+pub use key_file::{Key, KeyError, KeyFile};
 
 /// Seals and opens with one key. Clones share it.
 #[derive(Clone)]
@@ -23,49 +24,26 @@ pub struct Cipher {
     fingerprint: Arc<str>,
 }
 
-/// Why there is no key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read or made.
-    #[error("the key file {0} cannot be used: {1}")]
-    Unusable(PathBuf, io::Error),
-    /// What it holds is no key.
-    #[error("the key file {0} does not hold a key: 32 bytes in base64")]
-    NoKey(PathBuf),
-    /// There is no file, and what is stored needs one.
-    #[error(
-        "there is no key file {0}, and the database holds sensitive values. Give the server their key with --key-file"
-    )]
-    Missing(PathBuf),
-    /// What is stored was sealed with another key.
-    #[error(
-        "the key in {0} is not that of the sensitive values in the database. Give the server their key with --key-file"
-    )]
-    AnotherKey(PathBuf),
-}
-
 impl Cipher {
     /// The cipher whose key is in this file, which has to have the fingerprint of what is sealed already. Where there is no file and nothing is,
     /// one is made with a new key, for this user only.
     pub fn open(path: &Path, wanted: Option<&str>) -> Result<Self, KeyError> {
-        let unusable = |error| KeyError::Unusable(path.to_owned(), error);
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && wanted.is_some() => {
-                return Err(KeyError::Missing(path.to_owned()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make(path).map_err(unusable)?,
-            text => text.map_err(unusable)?,
+        let file = match KeyFile::read(path)? {
+            Some(file) => file,
+            None if wanted.is_some() => return Err(KeyError::Missing(path.to_owned())),
+            None => KeyFile::make(path)?,
         };
-        let no_key = || KeyError::NoKey(path.to_owned());
-        let bytes = Zeroizing::new(STANDARD.decode(Zeroizing::new(text).trim()).map_err(|_| no_key())?);
-        let aead = XChaCha20Poly1305::new_from_slice(&bytes).map_err(|_| no_key())?;
+        // There are two while the key is being replaced. The database says which of them is in use.
+        let used = file.keys().iter().find(|key| wanted.is_none_or(|wanted| key.cipher().fingerprint() == wanted));
+        used.map(|key| key.cipher().clone()).ok_or_else(|| KeyError::AnotherKey(path.to_owned()))
+    }
+
+    fn new(key: &[u8]) -> Option<Self> {
+        let aead = XChaCha20Poly1305::new_from_slice(key).ok()?;
         // It tells one key from another, and nothing about either.
-        let digest = Sha256::new_with_prefix(b"jobstream key fingerprint").chain_update(&*bytes).finalize();
+        let digest = Sha256::new_with_prefix(b"jobstream key fingerprint").chain_update(key).finalize();
         let fingerprint: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        if wanted.is_some_and(|wanted| wanted != fingerprint) {
-            return Err(KeyError::AnotherKey(path.to_owned()));
-        }
-        Ok(Self { aead: Arc::new(aead), fingerprint: fingerprint.into() })
+        Some(Self { aead: Arc::new(aead), fingerprint: fingerprint.into() })
     }
 
     /// What tells the key from others.
@@ -105,29 +83,10 @@ fn place<T>(owner: Id<T>, name: &str) -> Vec<u8> {
     [owner.as_bytes(), name.as_bytes()].concat()
 }
 
-/// Writes a new key whole or not at all, and answers it. If somebody else has made the file meanwhile, it is that one's.
-fn make(path: &Path) -> io::Result<String> {
-    let key = Zeroizing::new(STANDARD.encode(Key::<XChaCha20Poly1305>::generate()));
-    let mut temporary = path.to_owned().into_os_string();
-    // Servers on several machines may do this at the same time, and have the same process ids.
-    temporary.push(format!(".{}", uuid::Uuid::new_v4()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    writeln!(file, "{}", *key)?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
-    // What is sealed with it must not outlive it.
-    if let Some(directory) = path.parent() {
-        File::open(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?.sync_all()?;
-    }
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::read_to_string(path),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::model::PipelineId;
 
