@@ -1,9 +1,9 @@
 //! Builds GraphiQL, the page at `/`, into the program.
 //!
 //! `web/` is copied into Cargo's output directory and built there by npm, so that nothing is written into the source tree and
-//! nothing is fetched at run time. Without npm or the network, and with `JOBSTREAM_WEB=cdn`, which saves the time, the program
-//! is built all the same: its page loads its scripts from a CDN, and says so; with `JOBSTREAM_WEB=required` the build fails instead. Cargo runs this again when the variable changes, or
-//! a file of `web/` that the page is made of. After npm has been installed, `touch build.rs`.
+//! nothing is fetched at run time. Without npm or the network, and with `JOBSTREAM_WEB=none`, which saves the time, the program is built
+//! without GraphiQL, and a page says so. With `JOBSTREAM_WEB=required` the build fails instead. Cargo runs this again when the variable
+//! changes, or a file of `web/` that the page is made of. After npm has been installed, `touch build.rs`.
 
 use std::env;
 use std::error::Error;
@@ -24,10 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let output = PathBuf::from(env::var("OUT_DIR")?);
     let files = match env::var("JOBSTREAM_WEB").as_deref() {
-        Ok("cdn") => Vec::new(),
+        Ok("none") => Vec::new(),
         Ok("required") => build(&output.join("web"))?,
         _ => build(&output.join("web")).unwrap_or_else(|error| {
-            println!("cargo:warning=GraphiQL will load its scripts from the network: {error}");
+            println!("cargo:warning=GraphiQL is not part of this build: {error}");
             Vec::new()
         }),
     };

@@ -1,12 +1,11 @@
 //! GraphiQL: the page at `/`, and the files under `/assets/` that it is made of.
 //!
-//! They are inside the program if npm could build them along with it: `build.rs` says how. If not, there are none, and the page
-//! loads its scripts from a CDN.
+//! They are inside the program if npm could build them along with it: `build.rs` says how. If not, there are none, and a page without
+//! scripts says how to build them. No page loads anything from another server.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
 
-use async_graphql::http::GraphiQLSource;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -21,11 +20,9 @@ const PAGE: &str = "index.html";
 /// The page talks to this server only. Its editor sets styles on elements, and fonts are inside of its style sheets.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self' data:; img-src 'self' data:; \
     object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const CDN_POLICY: &str = "default-src 'self' 'unsafe-inline' data: https://unpkg.com; img-src 'self' data: https://graphql.org; \
-    object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const CDN_NOTE: &str = "<p style=\"position: fixed; bottom: 0; right: 0; z-index: 9; margin: 0; padding: 4px 12px; \
-    font: 13px system-ui; background: #fff4ce; color: #333\">This page loads its scripts from unpkg.com: \
-    the server was built without npm.</p>\n  </body>";
+/// The page of a program without GraphiQL loads nothing at all.
+const EXPLANATION_POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const EXPLANATION: &str = include_str!("no_graphiql.html");
 
 /// Tells one build's page from another's. Weak, for on its way the page may be compressed.
 static PAGE_TAG: LazyLock<String> = LazyLock::new(|| {
@@ -36,7 +33,7 @@ static PAGE_TAG: LazyLock<String> = LazyLock::new(|| {
 
 /// The page. It names its files by their content, so it alone has to be asked for again.
 pub(super) async fn page(headers: HeaderMap) -> Response {
-    let Some(page) = file(PAGE) else { return cdn_page() };
+    let Some(page) = file(PAGE) else { return explanation() };
     let known = text(&headers, header::IF_NONE_MATCH).is_some_and(|it| it == *PAGE_TAG);
     let headers = [
         (header::CONTENT_TYPE, content_type(PAGE)),
@@ -61,15 +58,14 @@ pub(super) async fn asset(Path(name): Path<String>, uri: Uri) -> Response {
     (headers, content).into_response()
 }
 
-fn cdn_page() -> Response {
-    let source = GraphiQLSource::build().title("Jobstream").endpoint("/graphql").subscription_endpoint("/graphql");
+fn explanation() -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type(PAGE)),
         (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_SECURITY_POLICY, CDN_POLICY),
+        (header::CONTENT_SECURITY_POLICY, EXPLANATION_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, source.finish().replace("</body>", CDN_NOTE)).into_response()
+    (headers, EXPLANATION).into_response()
 }
 
 fn file(name: &str) -> Option<&'static [u8]> {

@@ -15,6 +15,8 @@ use crate::task::{Failure, say};
 
 /// Meltano and all that it needs, in the versions that are installed.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// The uv that installs them.
+const UV: &str = include_str!("requirements-uv.txt");
 /// What a program that needs Python says to install.
 const INSTALL_PYTHON: &str = "Install Python 3.10 or later with venv (Debian: apt-get install python3 python3-venv), or name a Meltano with --meltano.";
 
@@ -121,21 +123,19 @@ impl Meltano {
         let program = |name: &str| environment.join("bin").join(name);
         self.step("Making a virtual environment.", Command::new(python).args(["-m", "venv"]).arg(environment))?;
         fs::write(&requirements, REQUIREMENTS)?;
+        let uv = environment.join("requirements-uv.txt");
+        fs::write(&uv, UV)?;
         self.step(
             "Installing uv into it.",
-            Command::new(program("python")).args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "uv",
-            ]),
+            Command::new(program("python"))
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"])
+                .arg("--requirement")
+                .arg(&uv),
         )?;
         self.step(
             "Installing Meltano into it.",
             Command::new(program("uv"))
-                .args(["pip", "install", "--quiet", "--python"])
+                .args(["pip", "install", "--quiet", "--require-hashes", "--python"])
                 .arg(program("python"))
                 .arg("--requirements")
                 .arg(&requirements),
@@ -213,4 +213,23 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     let is_program =
         |path: &PathBuf| path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
     env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REQUIREMENTS, UV};
+
+    #[test]
+    fn what_is_installed_has_one_version_and_hashes() {
+        let lines: Vec<&str> = REQUIREMENTS.lines().filter(|line| !line.starts_with('#')).collect();
+        let mut requirements = 0;
+        for (place, line) in lines.iter().enumerate().filter(|(_, line)| !line.starts_with(' ')) {
+            requirements += 1;
+            assert!(line.contains("==") && line.ends_with('\\'), "{line}");
+            assert!(lines[place + 1].trim_start().starts_with("--hash=sha256:"), "{line}");
+        }
+        assert!(requirements > 40, "{requirements}");
+        let uv = UV.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+        assert!(uv.starts_with("uv==") && REQUIREMENTS.contains(&uv));
+    }
 }
