@@ -4,6 +4,7 @@ pub mod process;
 mod tests;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
@@ -155,6 +156,16 @@ impl Database {
     /// Carries out SQL: one statement, or several in one transaction.
     pub fn execute(&self, sql: &str) {
         query(&self.location(), sql).expect(sql);
+    }
+
+    /// Restores a dump that is compressed with gzip.
+    pub fn restore(&self, dump: &std::path::Path) {
+        let binaries = process::binaries().expect("PostgreSQL's programs");
+        let mut unpack = Command::new("gzip").arg("-dc").arg(dump).stdout(Stdio::piped()).spawn().expect("gzip");
+        let mut restore = Command::new(binaries.join("psql"));
+        restore.args(["--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--output", "/dev/null"]).arg(self.url());
+        let restored = restore.stdin(unpack.stdout.take().expect("its output")).status().expect("psql");
+        assert!(restored.success() && unpack.wait().expect("gzip").success(), "the dump is restored");
     }
 
     fn location(&self) -> Url {
