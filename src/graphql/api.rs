@@ -30,6 +30,7 @@ use super::plan::{self, Key, Plan};
 use super::progress::Progress;
 use super::query::Query;
 use super::subscription::Subscription;
+use super::variables::TypeNames;
 use super::webhook::WebhookConnection;
 use super::workspace::WorkspaceConnection;
 use crate::catalogue::Catalogue;
@@ -72,6 +73,7 @@ impl Settings {
 pub struct Api {
     schema: Schema<Query, Mutation, Subscription>,
     store: Store,
+    types: TypeNames,
     introspection: bool,
     limits: Arc<Limits>,
     documents: Documents,
@@ -136,7 +138,8 @@ impl Api {
         };
         let (answers, live) = (Answers::new(settings.cache_bytes), Live::new(metrics.clone()));
         let (schema, introspection) = (schema.finish(), settings.introspection);
-        Ok(Self { schema, store, introspection, limits, documents, answers, live, metrics })
+        let types = TypeNames::of(&schema.sdl());
+        Ok(Self { schema, store, types, introspection, limits, documents, answers, live, metrics })
     }
 
     /// Makes an operation ready to be carried out, or refuses it for what can be told without the schema.
@@ -169,9 +172,10 @@ impl Api {
 
     fn plan(&self, key: Key) -> Result<Plan, Refusal> {
         self.limits.check_text(&key.query)?;
-        let document = async_graphql::parser::parse_query(&*key.query)
+        let mut document = async_graphql::parser::parse_query(&*key.query)
             .map_err(|error| Refusal::of(&errors::not_parsed(error.into())))?;
         let size = self.limits.check_document(&document)?;
+        self.types.remove_unknown_defaults(&mut document);
         if size.introspects && !self.introspection {
             return Err(Error::Forbidden("This server does not show its schema.".to_owned()).into());
         }

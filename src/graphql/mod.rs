@@ -32,6 +32,7 @@ mod query;
 mod scalars;
 mod status_change;
 mod subscription;
+mod variables;
 mod webhook;
 mod workspace;
 
