@@ -1,6 +1,6 @@
 //! Options, from the command line and the environment, validated once.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,17 +15,18 @@ use crate::http::{Access, Bounds, Token};
 use crate::jobs::{MissedTicks, Rules};
 use crate::lease::Terms;
 use crate::runner::Limits;
+use crate::secret::{SecretError, SecretOptions, Secrets};
 use crate::store::{DatabaseUrl, Synchronous};
 use crate::task::MeltanoOptions;
 use crate::webhooks::WebhookOptions;
 
-const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, is given in \
-    JOBSTREAM_TOKEN: 16 characters or more.";
+const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, has 16 \
+    characters or more. It is given with --token-fd, with --token-file, or in the environment variable JOBSTREAM_TOKEN.";
 
 /// Runs the jobs of a data platform, and streams what they do over GraphQL.
 ///
-/// Without a command it serves. The bearer token that clients must show, if there is to be one, is given in the environment
-/// variable JOBSTREAM_TOKEN only: an argument could be read by every user of the machine.
+/// Without a command it serves. No argument takes the bearer token that clients must show: every user of the machine could read it.
+/// Use --token-fd, --token-file, or the environment variable JOBSTREAM_TOKEN.
 #[derive(Debug, Parser)]
 #[command(name = "jobstream", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true, max_term_width = 100)]
 pub struct CommandLine {
@@ -184,6 +185,10 @@ pub struct Options {
     /// Where everything is stored.
     #[command(flatten)]
     pub database: DatabaseOptions,
+
+    /// Where secrets come from.
+    #[command(flatten)]
+    pub secrets: SecretOptions,
 }
 
 /// Where everything is stored.
@@ -192,7 +197,7 @@ pub struct Options {
 pub struct DatabaseOptions {
     /// A PostgreSQL database, which any number of servers may share: `postgres://user:password@host:port/name`, with `sslmode` and
     /// `sslrootcert`. Without it, SQLite in the data directory.
-    // Other users of the machine can read arguments, but not this variable.
+    // Other users of the machine can read arguments, but not this variable. `SecretOptions` has safer ways.
     #[arg(long, env = "JOBSTREAM_DATABASE_URL", value_name = "URL", hide_env_values = true, value_parser = Location)]
     pub database_url: Option<DatabaseUrl>,
 
@@ -229,7 +234,7 @@ pub enum ConfigError {
     /// The server could be reached from elsewhere, by anybody.
     #[error(
         "--listen {0} can be reached from other machines, and whoever reaches the server can run anything here. \
-         Set JOBSTREAM_TOKEN to a secret that clients must show, or listen at 127.0.0.1."
+         Set JOBSTREAM_TOKEN, or use --token-fd, to give a secret that clients must show, or listen at 127.0.0.1."
     )]
     TokenNeeded(SocketAddr),
     /// Any page that somebody here looks at could run anything here.
@@ -241,6 +246,11 @@ pub enum ConfigError {
 }
 
 impl Options {
+    /// Reads the secrets that the options lead to. `token` is the value of `JOBSTREAM_TOKEN`.
+    pub fn read_secrets(&mut self, token: Option<&OsString>) -> Result<Secrets, SecretError> {
+        Secrets::read(&self.secrets, token, &mut self.database.database_url)
+    }
+
     /// Checks what clap cannot, and says what is asked of clients.
     pub fn access(&self, token: Option<&str>) -> Result<Access, ConfigError> {
         match token {

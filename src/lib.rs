@@ -38,7 +38,7 @@
 //! | [`graphql`] | types and resolvers; how every transport has operations carried out |
 //! | [`http`] | the transports, and who may talk to them |
 //! | [`directory`] | where everything is on disk |
-//! | [`config`], [`secret`], [`server`] | the options; the token; what is started in which order, and how it ends |
+//! | [`config`], [`secret`], [`server`] | the options; secrets, and how processes keep them; what is started in which order, and how it ends |
 //! | [`lease`], [`relay`] | several servers on one database: until when what this one says of its jobs holds; the bells of one ring on the others |
 //! | [`rotation`] | replaces the key that sensitive values are sealed with |
 //! | [`check`] | what is wrong with a configuration, without changing anything |

@@ -5,11 +5,13 @@
 
 mod database;
 mod host;
+mod secrets;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::Options;
+use crate::secret::Secrets;
 
 /// What is found.
 struct Findings<'a> {
@@ -60,11 +62,12 @@ fn whole(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Says what is found with these options and this token, and answers whether nothing is wrong.
-pub async fn run(options: &Options, token: Option<&str>, out: &mut (dyn Write + Send)) -> bool {
+/// Says what is found with these options and these secrets, and answers whether nothing is wrong.
+pub async fn run(options: &Options, secrets: &Secrets, out: &mut (dyn Write + Send)) -> bool {
     let mut findings = Findings { out, is_well: true };
     let places = Places::of(options);
-    host::options(options, token, &mut findings);
+    host::options(options, secrets.token.as_deref(), &mut findings);
+    secrets::secrets(options, secrets, &mut findings);
     host::listener(options, &mut findings);
     host::data_directory(&places, &mut findings);
     host::shared_directory(options, &places, &mut findings);

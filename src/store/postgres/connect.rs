@@ -116,6 +116,11 @@ impl FromStr for DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// Whether there is a password in it.
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
     /// A new connection, set up as all are.
     pub(super) async fn connect(&self) -> Result<AsyncPgConnection, Error> {
         self.establish().await.map_err(Error::unavailable)
