@@ -1,21 +1,15 @@
-//! The tests: a real server process each, through the public API.
+//! The tests of both databases: a real server process each, through the public API. `sqlite.rs` and `postgres.rs` run them.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 pub(crate) mod support;
 
-mod access;
 mod activity;
 mod answers;
-mod attacks;
-mod browser;
 mod check;
-mod clients;
 mod components;
-mod compression;
 mod crash;
 mod database_tls;
-mod demo;
 mod disk_full;
 mod failure;
 pub(crate) mod history;
@@ -45,7 +39,6 @@ mod repository_urls;
 mod rescue;
 mod rotation;
 mod schedules;
-mod schema;
 mod sharing;
 mod shutdown;
 mod sockets;

@@ -1,0 +1,17 @@
+//! The tests on SQLite, and the tests that do not depend on the database, which run here only.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod access;
+mod attacks;
+mod browser;
+mod clients;
+mod compression;
+mod demo;
+mod guide;
+mod schema;
+mod secrets;
+#[path = "suite.rs"]
+mod suite;
+
+use suite::{history, meltano, nodes, pipeline_config, repositories, storm, support};
