@@ -262,3 +262,22 @@ async fn a_pooler_that_keeps_no_sessions_is_wrong() {
     let found = Findings::with(directory.path(), &["--database-url", &database.url_at(pooler.address())]);
     found.is_wrong(&["no sessions of their own. If a pooler such as PgBouncer"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_the_database_can_come_from_a_descriptor() {
+    let Some(cluster) = Cluster::shared().filter(|_| on_postgres()) else { return };
+    let (database, directory) = (cluster.database(), directory());
+    let file = directory.path().join("secrets");
+    let token = "jobstream-test-3f2b8c1e6f0a";
+    fs::write(&file, format!("{token}\n{}\n", database.url())).expect("a file");
+    let options = ["--listen", "127.0.0.1:0", "--token-fd", "0", "--database-url-fd", "0"];
+    let mut checked = command(directory.path());
+    checked.args(options).stdin(fs::File::open(&file).expect("the file"));
+    Findings::of(&mut checked).is_well(&["the token came from descriptor 0", "it has no schema yet"]);
+
+    let script = format!("exec \"$@\" < '{}'", file.display());
+    let wrapper = |_: &Path| ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+    let server = TestServer::wrapped_with_token(wrapper, &options[2..], token);
+    server.data("{ __typename }", json!({})).await;
+    assert_eq!(database.count("pg_tables WHERE tablename = 'jobs'"), 1);
+}

@@ -1,16 +1,30 @@
-//! Attacks: what a page in a browser, an unauthenticated client, an authenticated client, or a job can try against the server.
+//! Attacks: what a page in a browser, an unauthenticated client, an authenticated client, or a job
+//! can try against the server.
 //!
-//! Each row names what is tried and the module that tries it. An attack that failed from the start stays here, so that it keeps failing.
+//! Each row names what is tried and the module that tries it. An attack that failed from the start
+//! stays here, so that it keeps failing.
+//!
+//! Tests of what a single module does against an attack, such as masking or the limits of
+//! connections, are beside that module's other tests. No attack depends on the database, so they
+//! run on SQLite only.
 //!
 //! | What is tried | Module |
 //! | --- | --- |
 //! | Names with invisible characters, and names that lead to other files | `values` |
 //! | URLs of webhooks that lead into private networks, or hold line breaks | `values` |
 //! | URLs of repositories that are options or commands, or hold secrets | `values` |
+//! | 3,190 odd or fuzzed HTTP requests: methods, targets, versions, headers, chunks, media types, JSON, documents, variables, pipelining | `requests` |
+//! | A job searches all of `/proc` (environment, arguments, memory, descriptors), traces processes, takes their descriptors (`pidfd_getfd`), and searches the data directory for the token | `secrets` |
+//! | A process that a job left behind opens environment and memory of each process as it starts, keeps them open, and reads them later: for the token and the database's password | `secrets` |
+//! | The same against `serve`, `demo`, `check`, supervisors and tasks while they run | `secrets` |
+//! | A job uses a descriptor of the server | `jobs` |
+//! | A job reads a variable of the server | `jobs` |
 
 mod connections;
 mod graphql;
 mod jobs;
 mod origins;
 mod repositories;
+mod requests;
+mod secrets;
 mod values;

@@ -9,6 +9,7 @@ pub mod pooler;
 pub mod postgres;
 pub mod proxy;
 mod requests;
+pub mod unprivileged;
 mod waiting;
 mod wire;
 
@@ -42,6 +43,8 @@ pub struct TestServer {
     /// Where it stores, if that is not its directory.
     database: Option<Arc<Database>>,
     log: Arc<Mutex<String>>,
+    /// The token that its clients show.
+    token: Option<String>,
     http: reqwest::Client,
 }
 
@@ -134,6 +137,17 @@ impl TestServer {
         command
     }
 
+    /// The same, and its clients show this token, which the wrapper gives to the server.
+    pub fn wrapped_with_token(wrapper: impl FnOnce(&Path) -> Vec<String>, arguments: &[&str], token: &str) -> Self {
+        Self::wrapped(wrapper, arguments).showing(Some(token.to_owned()))
+    }
+
+    fn showing(mut self, token: Option<String>) -> Self {
+        self.http = http_client(token.as_deref());
+        self.token = token;
+        self
+    }
+
     fn on(
         directory: Arc<TempDir>,
         database: Option<Arc<Database>>,
@@ -152,7 +166,7 @@ impl TestServer {
             }
         };
         if let Some(database) = &database
-            && !arguments.iter().any(|it| it == "--database-url")
+            && !arguments.iter().any(|it| it.starts_with("--database-url"))
         {
             command.args(["--database-url", &database.url()]);
         }
@@ -178,8 +192,9 @@ impl TestServer {
                 log.push('\n');
             }
         });
-        let http = http_client(token_of(&environment));
-        Self { process, address, wrapper, arguments, environment, directory, database, log, http }
+        let token = environment.iter().find(|(name, _)| name == "JOBSTREAM_TOKEN").map(|(_, value)| value.clone());
+        let http = http_client(token.as_deref());
+        Self { process, address, wrapper, arguments, environment, directory, database, log, token, http }
     }
 
     /// The command that starts a server on this directory.
@@ -273,7 +288,8 @@ impl TestServer {
         let database = self.database.clone();
         let (wrapper, arguments, environment) =
             (self.wrapper.clone(), self.arguments.clone(), self.environment.clone());
-        Self::on(Arc::clone(&self.directory), database, wrapper, arguments, environment)
+        let restarted = Self::on(Arc::clone(&self.directory), database, wrapper, arguments, environment);
+        restarted.showing(self.token.clone())
     }
 
     /// Sends the server SIGTERM.
@@ -288,7 +304,7 @@ impl TestServer {
 
     /// A connected WebSocket client.
     pub async fn client(&self) -> Client {
-        Client::connect(self.address, token_of(&self.environment)).await.expect("a connection")
+        Client::connect(self.address, self.token.as_deref()).await.expect("a connection")
     }
 
     /// A client of the HTTP endpoints, which shows the token if the server wants one.
@@ -373,10 +389,6 @@ fn database() -> Option<Arc<Database>> {
 /// Where the data plugins of the tests are.
 fn plugins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugins")
-}
-
-fn token_of(environment: &[(String, String)]) -> Option<&str> {
-    environment.iter().find(|(name, _)| name == "JOBSTREAM_TOKEN").map(|(_, value)| value.as_str())
 }
 
 fn http_client(token: Option<&str>) -> reqwest::Client {
