@@ -1,6 +1,6 @@
 //! How fast the server is, as ratios against what the machine does without it, measured side by side in one run.
 //!
-//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines page fanout ten-thousand latency durability memory nodes claim stream`
+//! `cargo bench` runs everything; `cargo bench --bench ratios -- jobs lines masking page fanout ten-thousand latency durability memory nodes claim stream`
 //! some of it. Machines are noisy, so each figure is the median of several rounds, in which the server and what it is compared with take turns.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be run says why by panicking")]
@@ -13,6 +13,7 @@ mod filling;
 mod jobs;
 mod latency;
 mod lines;
+mod masking;
 mod memory;
 mod nodes;
 mod page;
@@ -40,6 +41,9 @@ fn main() {
         }
         if wanted("lines") {
             lines::run().await;
+        }
+        if wanted("masking") {
+            masking::run().await;
         }
         if wanted("page") {
             page::run().await;

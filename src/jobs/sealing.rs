@@ -1,5 +1,7 @@
 //! Sensitive values: sealed before they are stored, opened when a job starts.
 
+use std::collections::BTreeMap;
+
 use futures_util::FutureExt;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -19,7 +21,7 @@ const NAME_KEY_TRIES: u32 = 10;
 #[derive(Default)]
 pub struct Settings {
     /// Variables and their values.
-    pub variables: Vec<(String, Zeroizing<String>)>,
+    pub variables: BTreeMap<String, Zeroizing<String>>,
     /// The values that nobody is to read.
     pub sensitive: Vec<Zeroizing<String>>,
 }
@@ -137,9 +139,13 @@ impl Settings {
         if sensitive {
             self.sensitive.push(value.clone());
         }
-        let variable = variable(name);
-        self.variables.retain(|(earlier, _)| *earlier != variable);
-        self.variables.push((variable, value));
+        self.variables.insert(variable(name), value);
+    }
+
+    /// How many bytes the variables have, or the sensitive values if those are more.
+    pub fn bytes(&self) -> usize {
+        let variables = self.variables.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        variables.max(self.sensitive.iter().map(|value| value.len()).sum())
     }
 }
 

@@ -8,6 +8,7 @@ mod cursor;
 mod ids;
 mod job;
 mod log;
+mod masking;
 mod names;
 pub mod naming;
 mod node;
@@ -28,6 +29,7 @@ pub use ids::{
 };
 pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
+pub use masking::masked_parts;
 pub use names::{
     ActivityKind, ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, PluginType, ResourceStatus,
     SettingKind,

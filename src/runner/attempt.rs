@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -31,8 +32,17 @@ struct Ended {
 
 /// Runs a claimed job under this supervisor, and stores how it ended. The supervisor may be gone afterwards.
 pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) {
+    let claimed = Arc::new(claimed);
     let held = &claimed.job;
-    let ended = match command::of(&claimed, runner) {
+    let command = {
+        let (claimed, runner) = (Arc::clone(&claimed), runner.clone());
+        tokio::task::spawn_blocking(move || command::of(&claimed, &runner)).await
+    };
+    let command = command.unwrap_or_else(|error| {
+        tracing::error!(job = %held.id, %error, "failed to prepare the command of a job");
+        Err(NoCommand { reason: "The job could not be prepared, as the server's log says.".to_owned(), short: true })
+    });
+    let ended = match command {
         Ok(start) => match attempt(runner, holder, &claimed, start).await {
             Ok(ended) => ended,
             Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),

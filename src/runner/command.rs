@@ -14,6 +14,9 @@ use crate::task::{self, PipelineContent, PipelineFile, Plugin, Task};
 /// Where programs are looked for if the server has no PATH itself.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The kernel gives no process more arguments and variables than 6 MiB, whatever its limits are.
+const MOST_SETTINGS_BYTES: usize = 6 * 1024 * 1024;
+
 /// It stays right when the program's file is replaced while it runs.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
@@ -39,7 +42,7 @@ impl NoCommand {
     }
 }
 
-/// The command for a claimed job.
+/// The command for a claimed job. Reads and writes files, and takes a while for large settings, so it is nothing for the async runtime.
 pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand> {
     let job = &claimed.job;
     if job.type_ != JobType::WorkspaceInit && claimed.workspace.status == ResourceStatus::Failed {
@@ -133,9 +136,7 @@ fn start(
     let origin = origin(claimed, runner);
     let of_origin = origin.as_ref().and_then(|it| it.secret());
     let sensitive = settings.sensitive.iter().map(|value| value.as_str()).chain(of_origin);
-    let secrets = Secrets::of(sensitive).map_err(|error| {
-        NoCommand::because(format!("The sensitive values could not be kept out of the log: {error}"))
-    })?;
+    let secrets = Secrets::of(sensitive);
     let mut environment = environment(&claimed.job);
     environment.extend(more);
     environment.extend(settings.variables.iter().map(|(name, value)| (name.clone(), value.to_string())));
@@ -151,10 +152,17 @@ fn start(
 }
 
 fn settings(claimed: &Claimed, runner: &Runner) -> Result<Settings, NoCommand> {
-    runner.jobs.settings(claimed).map_err(|error| {
+    let settings = runner.jobs.settings(claimed).map_err(|error| {
         tracing::error!(job = %claimed.job.id, detail = ?error.detail(), "the settings of a job cannot be opened");
         NoCommand::because("The sensitive settings cannot be opened, as the server's log says.")
-    })
+    })?;
+    // Before anything is built from them.
+    match settings.bytes() {
+        bytes if bytes > MOST_SETTINGS_BYTES => Err(NoCommand::because(format!(
+            "The settings have {bytes} bytes in all. Linux gives a process at most {MOST_SETTINGS_BYTES} bytes of variables."
+        ))),
+        _ => Ok(settings),
+    }
 }
 
 /// What every job finds in its environment, and nothing else of the server's.

@@ -11,6 +11,7 @@ mod diagnosis;
 mod holder;
 mod mask;
 mod output;
+mod patterns;
 mod rescue;
 mod splitter;
 mod spool;

@@ -19,6 +19,7 @@
 //! | The same against `serve`, `demo`, `check`, supervisors and tasks while they run | `secrets` |
 //! | A job uses a descriptor of the server | `jobs` |
 //! | A job reads a variable of the server | `jobs` |
+//! | Sensitive values for which building or running a search takes long, or much memory | `values` |
 
 mod connections;
 mod graphql;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text};
+use crate::support::{PATIENCE, TestServer, text, within};
 
 /// Characters that are invisible, that change the direction of text, or that look like a space.
 const INVISIBLE: [char; 34] = [
@@ -260,4 +260,66 @@ async fn the_url_of_a_repository_runs_nothing_and_shows_no_secret() {
     assert_eq!(shown["workspace"]["repositoryUrl"], "https://example.com/a.git");
     let all = server.data("{ workspaces(first: 5) { nodes { repositoryUrl } } }", Value::Null).await;
     assert!(!format!("{shown}{all}{}", server.log()).contains("s3cr3t"));
+}
+
+/// Sensitive values that automata and searches take long for, and random ones; together as large as a pipeline takes them.
+fn hard_values() -> Vec<(&'static str, Vec<String>)> {
+    let alphabet: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+    let staircase = || (4..900).map(|length| "a".repeat(length)).collect::<Vec<_>>().join("\n");
+    let mut random = 1_u64;
+    let mut letter = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(alphabet.as_bytes()[(random >> 33) as usize % alphabet.len()])
+    };
+    let random = |_| (0..64_000).map(|_| letter()).collect();
+    vec![
+        ("one byte again and again", vec!["B".repeat(12_000) + "END", alphabet.clone()]),
+        ("the largest of one byte", vec!["a".repeat(64_000), "a".repeat(63_999) + "b", "a".repeat(32_000)]),
+        (
+            "lines that begin each other",
+            vec![staircase()[..64_000].to_owned(), staircase()[64_000..128_000].to_owned(), "a".repeat(64_000)],
+        ),
+        (
+            "thousands of lines",
+            (0..4).map(|n| (0..9000).map(|i| format!("{n}{i:05}")).collect::<Vec<_>>().join("\n")).collect(),
+        ),
+        ("random", (0..8).map(random).collect()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sensitive_values_that_are_hard_to_find_do_not_hold_up_the_server() {
+    let server = TestServer::with(&["--slots", "2", "--stop-grace", "0.3"]);
+    let workspace = server.workspace("Workspace").await;
+    let before = server.peak_memory();
+    for (what, values) in hard_values() {
+        let properties: Vec<Value> = values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| json!({ "name": format!("demo.s{index}"), "value": value, "sensitive": true }))
+            .collect();
+        // It prints values, their beginnings, and much that is like them.
+        let script = r#"printf '%s\n%s' "$DEMO_S0" "${DEMO_S0:0:9999}"; echo; head -c 200000 /dev/zero | tr '\0' a; echo; echo done; sleep 600"#;
+        let input = json!({
+            "workspaceId": workspace, "name": what, "script": script, "properties": properties, "timeout": 3,
+        });
+        let pipeline = server.pipeline_with(input).await;
+        let timed_out = server.run(&pipeline).await;
+        server.job_is(&timed_out, "RUNNING").await;
+        let health = server.http().get(server.url("/healthz")).timeout(PATIENCE).send().await.expect("an answer");
+        assert!(health.status().is_success());
+        let done = within(server.final_job(&timed_out)).await;
+        assert_eq!((&done["status"], &done["stopReason"]), (&json!("STOPPED"), &json!("TIMEOUT")), "{what}");
+
+        server.change("updatePipeline", json!({ "id": pipeline, "timeout": 600 }), "__typename").await;
+        let stopped = server.run(&pipeline).await;
+        within(server.line_appears(&stopped, "done")).await;
+        server.stop(&stopped).await;
+        assert_eq!(within(server.final_job(&stopped)).await["status"], "STOPPED", "{what}");
+        let log = server.log_text(&stopped).await;
+        assert!(log.starts_with("***") && values.iter().all(|it| !log.contains(it)), "{what}: {log:.300}");
+    }
+    // The values have at most 512 KiB, and twice that with their lines.
+    let more = server.peak_memory().saturating_sub(before) / 1024;
+    assert!(more < 128, "{more} MiB more");
 }
