@@ -50,7 +50,10 @@ pub(super) struct PropertyInput {
     name: String,
     /// The value. Where the setting is not a text, as JSON has it. Unlike a script it is stored as it is, line endings included.
     value: String,
-    /// Whether the value is sensitive: then it can be written but never read. What the data plugin says so of is sensitive in any case.
+    /// Whether the value is sensitive: then it can be written but never read, and it is masked as `***` in the log of every job that has it. The
+    /// data plugin may say that a setting is sensitive in any case. Masked are the value and each of its lines, without white space at both ends,
+    /// wherever they occur in the output, also as part of another word. A value or line below 4 bytes is not masked. `warnings` of the payload
+    /// names values that are short or common, which are masked in unrelated text too.
     #[graphql(default = false)]
     sensitive: bool,
 }

@@ -15,7 +15,7 @@ use super::pipeline::Pipeline;
 use super::scalars::{Ids, id};
 use super::webhook::Webhook;
 use super::workspace::Workspace;
-use crate::error::{Error, both};
+use crate::error::{Error, Problem, both};
 use crate::jobs::{Jobs, NewPipeline, NewWebhook, WebhookChanges, check_email};
 use crate::model::{ActivityLevel, WebhookSecret};
 
@@ -71,8 +71,8 @@ impl Mutation {
             Ok(workspace) => workspace,
             malformed => both(malformed, new.check())?.0,
         };
-        let (pipeline, job) = ctx.data_unchecked::<Jobs>().create_pipeline(workspace, new).await?;
-        Ok(CreatePipelinePayload { pipeline: Pipeline(pipeline), job: Job(job) })
+        let (pipeline, job, warnings) = ctx.data_unchecked::<Jobs>().create_pipeline(workspace, new).await?;
+        Ok(CreatePipelinePayload { pipeline: Pipeline(pipeline), job: Job(job), warnings: warnings_of(warnings) })
     }
 
     /// Changes a pipeline. One that is FAILED, or gets another name, is configured again.
@@ -82,8 +82,8 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdatePipelineInput,
     ) -> Result<UpdatePipelinePayload> {
         let pipeline = id("input.id", &input.id)?;
-        let (pipeline, job) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.into()).await?;
-        Ok(UpdatePipelinePayload { pipeline: Pipeline(pipeline), job: job.map(Job) })
+        let (pipeline, job, warnings) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.into()).await?;
+        Ok(UpdatePipelinePayload { pipeline: Pipeline(pipeline), job: job.map(Job), warnings: warnings_of(warnings) })
     }
 
     /// Deletes a pipeline and its jobs. What runs is stopped first.
@@ -116,8 +116,8 @@ impl Mutation {
         let workspace = id("input.workspaceId", &input.workspace_id)?;
         let properties = input.properties.unwrap_or_default().into_iter().map(Into::into).collect();
         let jobs = ctx.data_unchecked::<Jobs>();
-        let component = jobs.create_data_component(workspace, input.name, input.plugin, properties).await?;
-        Ok(CreateDataComponentPayload { data_component: DataComponent(component) })
+        let (component, warnings) = jobs.create_data_component(workspace, input.name, input.plugin, properties).await?;
+        Ok(CreateDataComponentPayload { data_component: DataComponent(component), warnings: warnings_of(warnings) })
     }
 
     /// Changes the settings of a data component. Jobs that start from now on have the new ones.
@@ -127,8 +127,9 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdateDataComponentInput,
     ) -> Result<UpdateDataComponentPayload> {
         let component = id("input.id", &input.id)?;
-        let component = ctx.data_unchecked::<Jobs>().update_data_component(component, input.properties()).await?;
-        Ok(UpdateDataComponentPayload { data_component: DataComponent(component) })
+        let jobs = ctx.data_unchecked::<Jobs>();
+        let (component, warnings) = jobs.update_data_component(component, input.properties()).await?;
+        Ok(UpdateDataComponentPayload { data_component: DataComponent(component), warnings: warnings_of(warnings) })
     }
 
     /// Deletes a data component. CONFLICT if a pipeline names it, or did when a run was queued that has not ended.
@@ -256,6 +257,19 @@ struct DeleteWorkspacePayload {
     deleted_workspace_id: ID,
 }
 
+/// Something in the input of a request that was executed, and that the user may want to change.
+#[derive(SimpleObject)]
+struct Warning {
+    /// The path of the argument, such as `input.properties.0.value`.
+    path: String,
+    /// What to know about it. A value is never part of the message.
+    message: String,
+}
+
+fn warnings_of(problems: Vec<Problem>) -> Vec<Warning> {
+    problems.into_iter().map(|Problem { path, message }| Warning { path, message }).collect()
+}
+
 /// The answer to `createPipeline`.
 #[derive(SimpleObject)]
 struct CreatePipelinePayload {
@@ -263,6 +277,8 @@ struct CreatePipelinePayload {
     pipeline: Pipeline,
     /// The job that configures it.
     job: Job,
+    /// Sensitive values that are masked badly, because they are short or common. The request was executed all the same.
+    warnings: Vec<Warning>,
 }
 
 /// The answer to `updatePipeline`.
@@ -272,6 +288,8 @@ struct UpdatePipelinePayload {
     pipeline: Pipeline,
     /// The job that configures it again, if one was queued.
     job: Option<Job>,
+    /// Sensitive values that are masked badly, because they are short or common. The request was executed all the same.
+    warnings: Vec<Warning>,
 }
 
 /// The answer to `deletePipeline`.
@@ -286,6 +304,8 @@ struct DeletePipelinePayload {
 struct CreateDataComponentPayload {
     /// The new data component.
     data_component: DataComponent,
+    /// Sensitive values that are masked badly, because they are short or common. The request was executed all the same.
+    warnings: Vec<Warning>,
 }
 
 /// The answer to `updateDataComponent`.
@@ -293,6 +313,8 @@ struct CreateDataComponentPayload {
 struct UpdateDataComponentPayload {
     /// The data component as it is now.
     data_component: DataComponent,
+    /// Sensitive values that are masked badly, because they are short or common. The request was executed all the same.
+    warnings: Vec<Warning>,
 }
 
 /// The answer to `deleteDataComponent`.

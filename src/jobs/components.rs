@@ -23,14 +23,14 @@ pub struct Used {
 }
 
 impl Jobs {
-    /// Creates a data component.
+    /// Creates a data component. Answers warnings about sensitive values too.
     pub async fn create_data_component(
         &self,
         workspace: WorkspaceId,
         name: String,
         plugin: String,
         mut properties: Vec<Property>,
-    ) -> Result<DataComponent, Error> {
+    ) -> Result<(DataComponent, Vec<Problem>), Error> {
         let mut problems = validate::component_name(&name);
         let known = self.catalogue.get(&plugin).cloned();
         if known.is_none() {
@@ -52,23 +52,24 @@ impl Jobs {
                 };
                 unit.component_name_is_free(workspace, &name).await?;
                 let id = ComponentId::random();
-                unit.seal(&cipher, id, &mut properties, |name| known.is_sensitive(name)).await?;
+                let warnings = unit.seal(&cipher, id, &mut properties, |name| known.is_sensitive(name)).await?;
                 let (created, last_modified) = (unit.now, unit.now);
                 let component = DataComponent { id, workspace, created, last_modified, name, plugin, properties };
                 unit.conn.insert_data_component(&component).await?;
-                Ok(component)
+                Ok((component, warnings))
             }
             .boxed()
         })
         .await
     }
 
-    /// Replaces the settings of a data component; without any, only marks it as modified. Jobs that start from now on have the new ones.
+    /// Replaces the settings of a data component; without any, only marks it as modified. Jobs that start from now on have the new ones. Answers
+    /// warnings about sensitive values too.
     pub async fn update_data_component(
         &self,
         id: ComponentId,
         properties: Option<Vec<Property>>,
-    ) -> Result<DataComponent, Error> {
+    ) -> Result<(DataComponent, Vec<Problem>), Error> {
         let (catalogue, cipher) = (self.catalogue.clone(), self.cipher.clone());
         self.commit(move |unit| {
             async move {
@@ -84,10 +85,10 @@ impl Jobs {
                 if !problems.is_empty() {
                     return Err(Error::BadUserInput(problems));
                 }
-                unit.seal(&cipher, id, &mut properties, |name| plugin.is_sensitive(name)).await?;
+                let warnings = unit.seal(&cipher, id, &mut properties, |name| plugin.is_sensitive(name)).await?;
                 let component = DataComponent { last_modified: unit.now, properties, ..before };
                 unit.conn.update_data_component(&component).await?;
-                Ok(component)
+                Ok((component, warnings))
             }
             .boxed()
         })

@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 
 use super::schedules::Cause;
 use super::{Jobs, Unit, Used, validate};
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::model::{
     Definition, DefinitionId, Job, JobType, Pipeline, PipelineId, Property, Quoted, ResourceStatus, WorkspaceId,
     naming, script_lines,
@@ -98,8 +98,12 @@ fn normalized_schedule(schedule: String) -> String {
 
 impl Jobs {
     /// Creates a pipeline, and queues the job that writes it into the workspace's repository. The first pipeline of a
-    /// workspace completes the user task that asks for one.
-    pub async fn create_pipeline(&self, workspace: WorkspaceId, new: NewPipeline) -> Result<(Pipeline, Job), Error> {
+    /// workspace completes the user task that asks for one. Answers warnings about sensitive values too.
+    pub async fn create_pipeline(
+        &self,
+        workspace: WorkspaceId,
+        new: NewPipeline,
+    ) -> Result<(Pipeline, Job, Vec<Problem>), Error> {
         let mut problems = validate::pipeline(Some(&new.name), &new.definition, &new.triggered_by);
         let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
         self.commit(move |unit| {
@@ -114,7 +118,8 @@ impl Jobs {
                 }
                 unit.pipeline_name_is_free(workspace, &new.name, None).await?;
                 let (id, mut definition) = (PipelineId::random(), new.definition);
-                unit.seal(&cipher, id, &mut definition.properties, |name| is_sensitive(&uses, name)).await?;
+                let properties = &mut definition.properties;
+                let warnings = unit.seal(&cipher, id, properties, |name| is_sensitive(&uses, name)).await?;
                 let pipeline = Pipeline {
                     id,
                     workspace,
@@ -130,7 +135,7 @@ impl Jobs {
                 unit.set_schedule(&pipeline, zone).await?;
                 unit.complete_user_task(workspace, JobType::ProfileImport).await?;
                 let job = unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?;
-                Ok((pipeline, job))
+                Ok((pipeline, job, warnings))
             }
             .boxed()
         })
@@ -138,12 +143,12 @@ impl Jobs {
     }
 
     /// Updates a pipeline. One that was FAILED, or that gets another name or other data components or actions, is configured again: then
-    /// the job is answered too.
+    /// the job is answered too. Answers warnings about sensitive values as well.
     pub async fn update_pipeline(
         &self,
         id: PipelineId,
         changes: PipelineChanges,
-    ) -> Result<(Pipeline, Option<Job>), Error> {
+    ) -> Result<(Pipeline, Option<Job>, Vec<Problem>), Error> {
         let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
         self.commit(move |unit| {
             async move {
@@ -166,7 +171,8 @@ impl Jobs {
                 if renamed {
                     unit.pipeline_name_is_free(before.workspace, &name, Some(id)).await?;
                 }
-                unit.seal(&cipher, id, &mut definition.properties, |name| is_sensitive(&uses, name)).await?;
+                let properties = &mut definition.properties;
+                let warnings = unit.seal(&cipher, id, properties, |name| is_sensitive(&uses, name)).await?;
                 let plugins = |it: &Definition| (it.data_components.clone(), it.actions.clone());
                 let configure = before.status == ResourceStatus::Failed
                     || renamed
@@ -199,7 +205,7 @@ impl Jobs {
                     job = Some(unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?);
                 }
                 unit.conn.remove_old_definitions(id).await?;
-                Ok((pipeline, job))
+                Ok((pipeline, job, warnings))
             }
             .boxed()
         })

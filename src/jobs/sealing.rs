@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::attempts::Claimed;
 use super::{Jobs, Unit};
 use crate::cipher::Cipher;
-use crate::error::Error;
-use crate::model::{Definition, Id, Property, PropertyValue, variable};
+use crate::error::{Error, Problem};
+use crate::model::{Definition, Id, Property, PropertyValue, variable, weakness};
 
 /// How many definitions one transaction rewrites.
 const REWRITTEN: i64 = 100;
@@ -104,25 +104,31 @@ impl Jobs {
 }
 
 impl Unit<'_> {
-    /// Seals the properties of this owner that the user, or this condition, says are sensitive.
+    /// Seals the properties of this owner that the user, or this condition, says are sensitive. Answers warnings about those that are masked badly.
     pub(super) async fn seal<T>(
         &mut self,
         cipher: &Cipher,
         owner: Id<T>,
         properties: &mut [Property],
         is_sensitive: impl Fn(&str) -> bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Problem>, Error> {
         let mut sealed = false;
-        for Property { name, value } in properties {
+        let mut warnings = Vec::new();
+        for (index, Property { name, value }) in properties.iter_mut().enumerate() {
             let text = match value {
                 PropertyValue::Unsealed(text) => text,
                 PropertyValue::Plain(text) if is_sensitive(name) => text,
                 _ => continue,
             };
+            let warning = weakness(text).map(|why| Problem::at(format!("input.properties.{index}.value"), why));
+            warnings.extend(warning);
             *value = PropertyValue::Sealed(cipher.seal(owner, name, &Zeroizing::new(std::mem::take(text)))?);
             sealed = true;
         }
-        if sealed { self.note_key(cipher).await } else { Ok(()) }
+        if sealed {
+            self.note_key(cipher).await?;
+        }
+        Ok(warnings)
     }
 
     /// From now on the database needs this key.

@@ -29,7 +29,7 @@ pub use ids::{
 };
 pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
-pub use masking::masked_parts;
+pub use masking::{masked_parts, weakness};
 pub use names::{
     ActivityKind, ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, PluginType, ResourceStatus,
     SettingKind,

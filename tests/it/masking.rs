@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::TestServer;
+use crate::support::{TestServer, text};
 
 /// Runs a script whose property `demo.secret` is this, and answers its log.
 async fn log_of(server: &TestServer, name: &str, secret: &str, script: &str) -> String {
@@ -53,4 +53,40 @@ async fn a_value_of_several_lines_is_masked_whole_and_line_by_line() {
     let script = r#"printf %s "$DEMO_SECRET"; echo; printf %s "$DEMO_SECRET" | sed 's/^/log: /'"#;
     let log = log_of(&server, "W", secret, script).await;
     assert_eq!(log, "***\n\nlog: ***\nlog: ***\nlog: ***\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_are_masked_badly_are_warned_of_and_never_shown() {
+    let server = TestServer::with_plugins(&[]);
+    let workspace = server.workspace("W").await;
+    let property = |name: &str, value: &str| json!({ "name": name, "value": value, "sensitive": true });
+    let values = ["abc", "true", "data", "2026", "correct horse battery", "", "line one 1\nfalse", "x7$Kq9!zL"];
+    let mut properties: Vec<_> =
+        values.iter().enumerate().map(|(index, value)| property(&format!("demo.s{index}"), value)).collect();
+    properties.push(json!({ "name": "demo.plain", "value": "true" }));
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": "true", "properties": properties });
+    let created = server.change("createPipeline", input, "pipeline { id } warnings { path message }").await;
+    let warnings = created["warnings"].as_array().expect("warnings");
+    let paths: Vec<&str> = warnings.iter().map(|it| text(&it["path"])).collect();
+    let expected = [0, 1, 2, 3, 6].map(|index| format!("input.properties.{index}.value"));
+    assert_eq!(paths, expected);
+    let messages: Vec<&str> = warnings.iter().map(|it| text(&it["message"])).collect();
+    assert!(messages[0].contains("not masked") && messages[1].contains("unrelated text"), "{messages:?}");
+    assert!(values.iter().filter(|it| it.len() >= 4).all(|it| !messages.concat().contains(it)), "{messages:?}");
+
+    let id = &created["pipeline"]["id"];
+    let same = server.change("updatePipeline", json!({ "id": id, "timeout": 5 }), "warnings { path }").await;
+    assert_eq!(same["warnings"], json!([]), "what is sealed is not looked at again");
+    let input = json!({ "id": id, "properties": [property("demo.s", "password")] });
+    let updated = server.change("updatePipeline", input, "warnings { path }").await;
+    assert_eq!(updated["warnings"], json!([{ "path": "input.properties.0.value" }]));
+
+    // The plugin says that its password is sensitive.
+    let weak = json!([{ "name": "password", "value": "1234567" }]);
+    let input = json!({ "workspaceId": workspace, "name": "source", "plugin": "tap-x", "properties": weak });
+    let created = server.change("createDataComponent", input, "dataComponent { id } warnings { path }").await;
+    assert_eq!(created["warnings"], json!([{ "path": "input.properties.0.value" }]));
+    let input = json!({ "id": created["dataComponent"]["id"], "properties": weak });
+    let updated = server.change("updateDataComponent", input, "warnings { path }").await;
+    assert_eq!(updated["warnings"], json!([{ "path": "input.properties.0.value" }]));
 }
