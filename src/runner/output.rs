@@ -3,8 +3,8 @@
 //! A quiet job's line is stored at once. While one batch is being stored the next is gathered, up to a bound; then the pipe is
 //! not read, and the job waits: so memory stays flat, and a full disk slows the job down instead of losing its lines.
 
+use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::diagnosis::Diagnosis;
 use super::mask::{Mask, Secrets};
@@ -33,8 +33,8 @@ const FULL_BATCH_BYTES: usize = 256 * 1024;
 const LARGEST_BATCH_BYTES: usize = 512 * 1024;
 const LARGEST_BATCH_LINES: usize = 64 * 1024;
 const READ_BYTES: usize = 64 * 1024;
-/// When the beginning of a line is shown although its end has not come.
-const SILENCE: Duration = Duration::from_secs(1);
+/// How long the beginning of a line waits for its end before it is shown as a piece.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How soon a failed write is tried again, at first and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -305,13 +305,14 @@ struct Source {
     buffer: Box<[u8]>,
     /// How many bytes may still be read, once it is known.
     left: Option<usize>,
-    silence: Pin<Box<Sleep>>,
+    /// When the beginning of a line, if one waits, has waited for long enough.
+    due: Instant,
 }
 
 /// What came of waiting for a pipe.
 enum Read {
     Bytes(usize),
-    Silence,
+    PieceIsDue,
     End,
 }
 
@@ -324,7 +325,7 @@ impl Source {
             splitter: Splitter::default(),
             buffer: vec![0; READ_BYTES].into(),
             left: None,
-            silence: Box::pin(tokio::time::sleep(SILENCE)),
+            due: Instant::now() + LONGEST_WAIT,
         }
     }
 
@@ -332,7 +333,7 @@ impl Source {
         self.pipe.is_some()
     }
 
-    /// Waits for bytes, the end of the stream, or a second of silence in the middle of a line.
+    /// Waits for bytes, the end of the stream, or the moment at which the beginning of a line is to be shown.
     async fn read(&mut self) -> io::Result<Read> {
         let Some(pipe) = &mut self.pipe else { return Ok(Read::End) };
         if self.left == Some(0) {
@@ -344,30 +345,40 @@ impl Source {
                 0 => Read::End,
                 count => Read::Bytes(count),
             }),
-            () = &mut self.silence, if self.splitter.has_partial() && self.left.is_none() => Ok(Read::Silence),
+            () = sleep_until(self.due), if self.splitter.has_partial() && self.left.is_none() => Ok(Read::PieceIsDue),
         }
     }
 
     fn take(&mut self, read: io::Result<Read>, now: Timestamp, batch: &mut Batch) {
         let stream = self.stream;
-        let mut emit = |text: &str, continued: bool| batch.push(now, stream, continued, text);
+        let emitted = Cell::new(false);
+        let mut emit = |text: &str, continued: bool| {
+            emitted.set(true);
+            batch.push(now, stream, continued, text);
+        };
+        let waited = self.splitter.has_partial();
+        let is_due = Instant::now() >= self.due;
         match read {
             Ok(Read::Bytes(count)) => {
                 // What comes from a process outside of the job, after its end, is none of the job's output.
                 let count = self.left.map_or(count, |left| count.min(left));
                 self.left = self.left.map(|left| left - count);
                 self.mask.push(&self.buffer[..count], |bytes| self.splitter.push(bytes, &mut emit));
-                self.silence.as_mut().reset(Instant::now() + SILENCE);
+                // A job that never stops writing never lets the moment come by itself.
+                if !emitted.get() && waited && is_due {
+                    self.splitter.pause(emit);
+                }
             }
-            Ok(Read::Silence) => {
-                self.splitter.pause(emit);
-                self.silence.as_mut().reset(Instant::now() + SILENCE);
-            }
+            Ok(Read::PieceIsDue) => self.splitter.pause(emit),
             Ok(Read::End) => self.pipe = None,
             Err(error) => {
                 tracing::error!(%error, %stream, "a job's pipe cannot be read");
                 self.pipe = None;
             }
+        }
+        // The first byte that waits now has just come, or it is the beginning of a character.
+        if emitted.get() || !waited || is_due {
+            self.due = Instant::now() + LONGEST_WAIT;
         }
     }
 

@@ -34,7 +34,7 @@ impl Splitter {
         self.cut(&mut emit);
     }
 
-    /// Emits the beginning of a line that nothing has come after for a while.
+    /// Emits the beginning of a line whose end has not come for a while.
     pub(super) fn pause(&mut self, mut emit: impl FnMut(&str, bool)) {
         let end = self.partial.len() - begun_character(&self.partial);
         if end > 0 {

@@ -94,11 +94,36 @@ async fn a_prompt_appears_while_the_job_waits_for_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_grows_all_the_time_appears_piece_by_piece() {
+    // A bar that is redrawn, dots, and writes without any pause: none of them ends its line before the test has seen pieces of it.
+    for write in [r"printf '\r%d %%' $((i++)); sleep 0.2", "printf .; sleep 0.5", "printf x"] {
+        let server = TestServer::start();
+        let gate = server.scratch().join("gate");
+        let job = server.run_script(&format!("until [ -e '{}' ]; do {write}; done; echo", gate.display())).await;
+        let mut client = server.client().await;
+        let query = "subscription($id: ID!) { jobLogs(jobId: $id) { lines { text continued } } }";
+        let logs = client.begin(query, json!({ "id": job })).await.expect("a subscription");
+        let mut pieces = 0;
+        while pieces < 3 {
+            let event = within(client.next_data(&logs)).await.expect("an event").expect("no end");
+            for line in event["jobLogs"]["lines"].as_array().expect("lines") {
+                assert_eq!(line["continued"], true, "{write}");
+                pieces += 1;
+            }
+        }
+        std::fs::write(&gate, "").expect("the gate");
+        let lines = server.log_lines(&job).await;
+        let (last, begun) = lines.split_last().expect("lines");
+        assert!(begun.iter().all(|line| line["continued"] == true) && last["continued"] == false, "{write}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_line_is_not_cut_where_the_next_write_follows_soon() {
     let server = TestServer::start();
-    let job = server.run_script("for i in 1 2 3 4 5 6; do printf $i; sleep 0.1; done; echo").await;
+    let job = server.run_script("printf 1; sleep 0.1; printf 2; echo").await;
     let lines = server.log_lines(&job).await;
-    assert_eq!(texts(&lines, "STDOUT"), ["123456"]);
+    assert_eq!(texts(&lines, "STDOUT"), ["12"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

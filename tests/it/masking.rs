@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{TestServer, text};
+use crate::support::{TestServer, text, wait_for};
 
 /// Runs a script whose property `demo.secret` is this, and answers its log.
 async fn log_of(server: &TestServer, name: &str, secret: &str, script: &str) -> String {
@@ -53,6 +53,27 @@ async fn a_value_of_several_lines_is_masked_whole_and_line_by_line() {
     let script = r#"printf %s "$DEMO_SECRET"; echo; printf %s "$DEMO_SECRET" | sed 's/^/log: /'"#;
     let log = log_of(&server, "W", secret, script).await;
     assert_eq!(log, "***\n\nlog: ***\nlog: ***\nlog: ***\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_beginning_of_a_value_is_held_back_where_a_piece_is_due() {
+    let server = TestServer::start();
+    let workspace = server.workspace("W").await;
+    let gate = server.scratch().join("gate");
+    // What comes on standard error later is due later.
+    let script = format!(
+        r#"printf 'it begins: %s' "${{DEMO_SECRET:0:4}}"; sleep 0.1; printf later >&2; {}; echo "${{DEMO_SECRET:4}}"; echo >&2"#,
+        wait_for(&gate)
+    );
+    let properties = json!([{ "name": "demo.secret", "value": "correct horse", "sensitive": true }]);
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": properties });
+    let job = server.run(&server.pipeline_with(input).await).await;
+    server.line_appears(&job, "later").await;
+    server.line_appears(&job, "it begins: ").await;
+    std::fs::write(&gate, "").expect("the gate");
+    let lines = server.log_lines(&job).await;
+    let stdout: Vec<&str> = lines.iter().filter(|it| it["stream"] == "STDOUT").map(|it| text(&it["text"])).collect();
+    assert_eq!(stdout, ["it begins: ", "***"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
