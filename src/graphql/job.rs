@@ -77,12 +77,13 @@ impl Job {
         self.0.stop_requested
     }
 
-    /// The number of the current or next attempt, from 1.
+    /// The number of the current or next attempt, from 1. A system task (`WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY`) gets another
+    /// attempt only if a crash of its server cut it off or it could not be started; a system task that fails is not repeated.
     async fn attempt(&self) -> i32 {
         self.0.attempt
     }
 
-    /// How often it may be tried: the pipeline's `maxRetries` and once, as they were when it was queued.
+    /// Maximum number of attempts: of a run, the pipeline's `maxRetries` + 1 at the time the job was queued; of a system task 3; of a user task 1.
     async fn max_attempts(&self) -> i32 {
         self.0.max_attempts
     }
@@ -93,9 +94,9 @@ impl Job {
         self.0.node.as_deref()
     }
 
-    /// Why it ended with ERROR; null if it did not.
+    /// Why the job ended with ERROR. Never null if the status is ERROR, and always null otherwise.
     async fn failure(&self) -> Option<JobFailure> {
-        let model::Failure { summary, plugin, line } = self.0.failure.clone()?;
+        let model::Failure { summary, plugin, line } = self.0.reason_of_error()?;
         Some(JobFailure { summary, plugin, line })
     }
 
@@ -132,10 +133,11 @@ impl Job {
     }
 }
 
-/// Why a job failed: from its exit code, what it printed last, and what Meltano says.
+/// Why a job failed: from what it printed, what Meltano and dbt print, its exit code, and what the server says of a job that was not started
+/// or was lost.
 #[derive(SimpleObject)]
 struct JobFailure {
-    /// It in one line.
+    /// One-line summary of the failure, without escape sequences and control characters: at most 300 characters.
     summary: String,
     /// The plugin that failed, by the name that the pipeline has for it; null if it was none, or that cannot be told.
     plugin: Option<String>,

@@ -193,7 +193,7 @@ impl Unit<'_> {
         if !lines.is_empty() {
             self.conn.append_log(&job, &lines, output_bytes).await?;
         }
-        let failure = failure.or_else(|| said_by_the_server(&lines));
+        let failure = failure.or_else(|| said_by_the_server(&lines)).or_else(|| after.reason_of_error());
         let after = Job {
             log_lines: lines.next_sequence(),
             log_bytes: job.log_bytes + output_bytes,
@@ -214,7 +214,7 @@ fn is_held(job: &Job, held: &Job, fenced: bool) -> bool {
 /// The last line of the server's own among these, as the reason for a failure.
 fn said_by_the_server(lines: &LogLines) -> Option<Failure> {
     let line = lines.iter().filter(|line| line.stream == LogStream::System).last()?;
-    Some(Failure { summary: line.text.to_owned(), plugin: None, line: Some(line.sequence) })
+    Some(Failure::new(line.text, None, Some(line.sequence)))
 }
 
 /// What the server says in the log about how an attempt ended, where that is not plain from the job itself.

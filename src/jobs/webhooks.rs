@@ -160,7 +160,7 @@ impl Unit<'_> {
         };
         let told = json!({
             "jobId": job.id.to_string(), "jobType": job.type_.as_str(), "status": job.status.as_str(), "attempt": job.attempt,
-            "exitCode": job.exit_code, "failure": job.failure,
+            "exitCode": job.exit_code, "failure": job.reason_of_error(),
         });
         let level = if job.status == JobStatus::Error { ActivityLevel::Errors } else { ActivityLevel::All };
         self.tell(type_, level, job.workspace, pipeline, job.latest_change, told).await

@@ -1,12 +1,10 @@
 //! Jobs and the changes of their status.
 
-use diesel::deserialize::FromSqlRow;
-use diesel::expression::AsExpression;
 use diesel::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    CauseType, DefinitionId, JobId, JobStatus, JobStopReason, JobType, PipelineId, ServerId, Timestamp, WorkspaceId,
+    CauseType, DefinitionId, Failure, JobId, JobStatus, JobStopReason, JobType, PipelineId, ServerId, Timestamp,
+    WorkspaceId,
 };
 
 /// A job as it is stored. Its state is the fields from `status` on.
@@ -82,18 +80,6 @@ pub struct Job {
     pub failure: Option<Failure>,
     /// What people call the server that runs it, or ran it last.
     pub node: Option<String>,
-}
-
-/// Why a job ended with ERROR.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, AsExpression, FromSqlRow)]
-#[diesel(sql_type = diesel::sql_types::Text)]
-pub struct Failure {
-    /// One line for a person.
-    pub summary: String,
-    /// The plugin that failed, if one did.
-    pub plugin: Option<String>,
-    /// The number of the log line that says why.
-    pub line: Option<i64>,
 }
 
 /// What tells one supervisor process from every other that has been, or will be, on this machine.

@@ -5,6 +5,7 @@
 mod activity;
 mod component;
 mod cursor;
+mod failure;
 mod ids;
 mod job;
 mod log;
@@ -24,10 +25,13 @@ mod workspace;
 pub use activity::Activity;
 pub use component::DataComponent;
 pub use cursor::{stream_cursor, stream_position};
+pub use failure::Failure;
+#[cfg(test)]
+pub use failure::LONGEST_SUMMARY;
 pub use ids::{
     ComponentId, DefinitionId, DeliveryId, Id, InvitationId, JobId, PipelineId, ServerId, WebhookId, WorkspaceId,
 };
-pub use job::{Failure, Job, StatusChange, SupervisorIdentity};
+pub use job::{Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
 pub use masking::{masked_parts, weakness};
 pub use names::{

@@ -126,6 +126,7 @@ async fn attempt(
     };
     let failure = match ending {
         Ending::Exited { code, .. } if code != 0 => Some(diagnosis.failure(code)),
+        Ending::NotStarted { .. } => diagnosis.remark(),
         _ => None,
     };
     Ok(Ended { ending, lines, failure })

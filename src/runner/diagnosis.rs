@@ -1,12 +1,18 @@
 //! Why a job failed, from what it prints.
 //!
 //! Of what may be telling the most telling is kept: an exception rather than a line that speaks of an error, that rather than the last
-//! line of standard error, and of Meltano's plugins the first that raised one, for the others fail because it did.
+//! line of standard error, a hint only where there is nothing else; and of Meltano's plugins the first that raised an exception, for the
+//! others fail because it did. The time per line is bounded.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
+use super::printed::{Level, Partial, Said};
 use crate::model::{Failure, LogStream};
 
-/// The longest summary, in characters.
-const LONGEST: usize = 300;
+/// How many bytes of a line are looked at for words.
+const LOOKED_AT: usize = 512;
 
 /// Sees the lines of an attempt, after sensitive values are masked, and keeps the one that says most about a failure.
 #[derive(Debug)]
@@ -14,6 +20,12 @@ pub(super) struct Diagnosis {
     /// The number of the line that comes next.
     next: i64,
     best: Option<Clue>,
+    /// The lines of standard output and standard error that have not ended.
+    partial: [Partial; 2],
+    /// The stream whose next line says what the best clue announces.
+    announced: Option<LogStream>,
+    /// The last line of the server's own.
+    remark: Option<(i64, String)>,
 }
 
 #[derive(Debug)]
@@ -27,94 +39,137 @@ struct Clue {
 /// How much a line says. What is later in this order says more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
+    /// Something beside the reason on standard error: a hint, a stack frame, a warning.
+    Hint,
     /// Something on standard error.
     Last,
+    /// It tells of what is not as it should be, on standard error.
+    Trouble,
     /// Meltano says that a plugin failed, not why.
     PluginFailed,
     /// It speaks of an error.
     Error,
     /// The exception that a traceback ends with.
     Exception,
+    /// What dbt says of the error of a model. The first is kept.
+    Dbt,
 }
 
 impl Diagnosis {
     /// Of an attempt whose first line has this number.
     pub(super) fn starting_at(first: i64) -> Self {
-        Self { next: first, best: None }
+        Self { next: first, best: None, partial: Default::default(), announced: None, remark: None }
     }
 
-    /// Sees the line that comes next.
-    pub(super) fn see(&mut self, stream: LogStream, text: &str) {
-        let line = self.next;
+    /// Sees the line, or the piece of a line, that comes next.
+    pub(super) fn see(&mut self, stream: LogStream, continued: bool, text: &str) {
+        let number = self.next;
         self.next += 1;
-        let Some((weight, plugin, text)) = clue(stream, text) else { return };
+        let place = match stream {
+            LogStream::Stdout => 0,
+            LogStream::Stderr => 1,
+            LogStream::System => {
+                self.remark = Some((number, text.to_owned()));
+                return;
+            }
+        };
+        let mut partial = std::mem::take(&mut self.partial[place]);
+        let (first, line) = partial.add(number, text);
+        self.weigh(stream, continued, line, first);
+        if !continued {
+            partial.clear();
+        }
+        self.partial[place] = partial;
+    }
+
+    fn weigh(&mut self, stream: LogStream, continued: bool, line: &str, number: i64) {
+        let clue = clue(stream, line);
+        if self.announced == Some(stream)
+            && let Some(best) = &mut self.best
+            && !line.trim().is_empty()
+        {
+            if !continued {
+                self.announced = None;
+            }
+            if clue.is_none_or(|(weight, ..)| weight <= best.weight) {
+                if !continued {
+                    let separator = if best.text.ends_with(':') { " " } else { ": " };
+                    best.text = format!("{}{separator}{}", best.text, Said::of(line).text.trim());
+                }
+                return;
+            }
+        }
+        let Some((weight, plugin, text)) = clue else { return };
         let better = match &self.best {
             None => true,
+            // The same line, of which there is more by now.
+            Some(best) if best.line == number => weight >= best.weight,
             // What fails after it does so because of it.
+            Some(best) if best.weight == Weight::Dbt => false,
             Some(best) if best.weight == Weight::Exception && best.plugin.as_deref() != plugin => false,
             Some(best) => weight >= best.weight,
         };
         if better {
-            let text = text.chars().take(LONGEST).collect();
-            self.best = Some(Clue { weight, text, plugin: plugin.map(str::to_owned), line });
+            let announces = !continued && (weight == Weight::Dbt || (weight >= Weight::Error && text.ends_with(':')));
+            self.announced = announces.then_some(stream);
+            self.best = Some(Clue { weight, text: text.to_owned(), plugin: plugin.map(str::to_owned), line: number });
         }
     }
 
     /// Why an attempt that ended with this code failed.
     pub(super) fn failure(self, code: i32) -> Failure {
         match self.best {
-            Some(Clue { text, plugin, line, .. }) => Failure { summary: text, plugin, line: Some(line) },
-            None => Failure { summary: exit(code), plugin: None, line: None },
+            Some(Clue { text, plugin, line, .. }) => Failure::new(&text, plugin.as_deref(), Some(line)),
+            None => Failure::of_exit_code(code),
         }
+    }
+
+    /// Why an attempt was not started, as the server says.
+    pub(super) fn remark(self) -> Option<Failure> {
+        self.remark.map(|(line, text)| Failure::new(&text, None, Some(line)))
     }
 }
 
 /// What a line says about a failure, if anything.
-fn clue(stream: LogStream, text: &str) -> Option<(Weight, Option<&str>, &str)> {
-    if stream == LogStream::System {
-        return None;
-    }
-    let said = Said::of(text);
+fn clue(stream: LogStream, line: &str) -> Option<(Weight, Option<&str>, &str)> {
+    let said = Said::of(line);
     let text = said.text.trim();
+    let by_program = said.by.is_none();
     let weight = if text.is_empty() {
         return None;
+    } else if is_dbt(text) {
+        Weight::Dbt
     } else if is_exception(text) {
         Weight::Exception
-    } else if said.level == Some("error") && said.by == Some("meltano") {
+    } else if said.level == Some(Level::Error) && said.by == Some("meltano") {
         match text {
             // What it says at the end of every run.
             "Block run completed" | "Run completed" => return None,
             _ if text.ends_with(" failed") => Weight::PluginFailed,
             _ => Weight::Error,
         }
-    } else if said.level.is_some_and(|level| level == "error" || level == "critical") || speaks_of_an_error(text) {
-        Weight::Error
-    } else if stream == LogStream::Stderr && said.level.is_none() {
-        Weight::Last
+    } else if is_beside(line, text) || (by_program && said.level == Some(Level::Harmless)) {
+        if stream == LogStream::Stderr && by_program { Weight::Hint } else { return None }
     } else {
-        return None;
+        match words(text) {
+            _ if said.level == Some(Level::Error) => Weight::Error,
+            Some(Weight::Error) => Weight::Error,
+            words if stream == LogStream::Stderr && by_program => words.unwrap_or(Weight::Last),
+            _ => return None,
+        }
     };
     Some((weight, said.by.filter(|by| *by != "meltano"), text))
 }
 
-/// A line, as Meltano logs it: `2026-11-24T04:51:48.426248Z [info     ] tap-x        ValueError: the source is gone`.
-struct Said<'a> {
-    level: Option<&'a str>,
-    by: Option<&'a str>,
-    text: &'a str,
-}
-
-impl<'a> Said<'a> {
-    fn of(line: &'a str) -> Self {
-        let parse = || {
-            let (time, rest) = line.split_once(" [")?;
-            let (level, rest) = rest.split_once("] ")?;
-            let (by, text) = rest.split_once(' ')?;
-            let is_time = time.len() > 20 && time.ends_with('Z') && time.starts_with(|c: char| c.is_ascii_digit());
-            is_time.then_some(Self { level: Some(level.trim()), by: Some(by), text })
-        };
-        parse().unwrap_or(Self { level: None, by: None, text: line })
-    }
+/// Whether it is a heading of dbt's: `Database Error in model x (models/x.sql)`, `Compilation Error`.
+fn is_dbt(text: &str) -> bool {
+    let Some((kind, rest)) = text.split_once(" Error") else { return false };
+    let is_word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().is_some_and(|c| c.is_ascii_uppercase()) && letters.all(|c| c.is_ascii_alphabetic())
+    };
+    let words = kind.split(' ').count();
+    words <= 2 && kind.split(' ').all(is_word) && (rest.is_empty() || rest.starts_with(" in "))
 }
 
 /// Whether a line is the end of a traceback: `package.SomeError: what is wrong`.
@@ -129,41 +184,95 @@ fn is_exception(text: &str) -> bool {
     is_name && kinds.iter().any(|kind| name.ends_with(kind) && name.len() > kind.len())
 }
 
-fn speaks_of_an_error(text: &str) -> bool {
-    let lower: String = text.chars().take(LONGEST).collect::<String>().to_lowercase();
-    let begins = ["error", "fatal", "critical", "panic", "failed", "abort"].iter().any(|word| lower.starts_with(word));
-    begins
-        || [
-            ": error:",
-            " error: ",
-            "error]",
-            "[error",
-            "fatal error",
-            "command not found",
-            "no such file",
-            "permission denied",
-        ]
-        .iter()
-        .any(|words| lower.contains(words))
+/// Whether a line stands beside the reason: advice, the heading or a frame of a stack trace, a rule of dashes.
+fn is_beside(line: &str, text: &str) -> bool {
+    const BEGINNINGS: [&str; 22] = [
+        "hint",
+        "note:",
+        "help:",
+        "tip:",
+        "usage:",
+        "see ",
+        "see:",
+        "try ",
+        "for more",
+        "for help",
+        "please see",
+        "please refer",
+        "refer to",
+        "run `",
+        "run '",
+        "more information",
+        "read more",
+        "did you mean",
+        "detail:",
+        "context:",
+        "compiled code at",
+        "traceback (",
+    ];
+    let is_frame = || line.starts_with([' ', '\t']) && begins(text, &["at ", "file \""]);
+    begins(text, &BEGINNINGS) || is_frame() || !text.contains(char::is_alphanumeric)
 }
 
-/// What an exit code says by itself.
-fn exit(code: i32) -> String {
-    const SIGNALS: [(i32, &str); 9] = [
-        (1, "HUP"),
-        (2, "INT"),
-        (3, "QUIT"),
-        (4, "ILL"),
-        (6, "ABRT"),
-        (9, "KILL"),
-        (11, "SEGV"),
-        (13, "PIPE"),
-        (15, "TERM"),
+/// What the words of a line say: an error, or that something is not as it should be.
+fn words(text: &str) -> Option<Weight> {
+    const BEGINNINGS: [&str; 9] =
+        ["error", "fatal", "critical", "panic", "failed", "abort", "exception", "caused by", "unhandled"];
+    const ERRORS: [&str; 10] = [
+        ": error:",
+        " error: ",
+        "error]",
+        "[error",
+        "fatal error",
+        "panicked at",
+        "command not found",
+        "no such file",
+        "permission denied",
+        "no space left",
     ];
-    match SIGNALS.iter().find(|(signal, _)| signal + 128 == code) {
-        Some((_, name)) => format!("Exit code {code}: ended by the signal {name}."),
-        None => format!("Exit code {code}."),
+    const TROUBLE: [&str; 28] = [
+        "failed",
+        "failure",
+        "cannot",
+        "can't",
+        "could not",
+        "couldn't",
+        "unable to",
+        "not found",
+        "denied",
+        "refused",
+        "timed out",
+        "timeout",
+        "not exist",
+        "doesn't exist",
+        "no such",
+        "invalid",
+        "unexpected",
+        "undefined",
+        "unknown",
+        "not permitted",
+        "out of memory",
+        "segmentation fault",
+        "core dumped",
+        "unreachable",
+        "unauthorized",
+        "forbidden",
+        "rejected",
+        "exception",
+    ];
+    static WORDS: LazyLock<Option<AhoCorasick>> =
+        LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(ERRORS.iter().chain(&TROUBLE)).ok());
+    if begins(text, &BEGINNINGS) {
+        return Some(Weight::Error);
     }
+    let text = &text[..text.floor_char_boundary(LOOKED_AT)];
+    let found = WORDS.iter().flat_map(|words| words.find_overlapping_iter(text));
+    found.map(|it| if it.pattern().as_usize() < ERRORS.len() { Weight::Error } else { Weight::Trouble }).max()
+}
+
+fn begins(text: &str, beginnings: &[&str]) -> bool {
+    let begins = |it: &&str| text.get(..it.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(it));
+    beginnings.iter().any(|it| begins(it))
 }
 
 #[cfg(test)]
@@ -171,10 +280,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::LONGEST_SUMMARY;
 
     fn failure(lines: &[(LogStream, &str)], code: i32) -> (String, Option<String>, Option<i64>) {
         let mut diagnosis = Diagnosis::starting_at(10);
-        lines.iter().for_each(|(stream, text)| diagnosis.see(*stream, text));
+        lines.iter().for_each(|(stream, text)| diagnosis.see(*stream, false, text));
         let Failure { summary, plugin, line } = diagnosis.failure(code);
         (summary, plugin, line)
     }
@@ -238,11 +348,75 @@ mod tests {
         assert_eq!(failure(&[], 137).0, "Exit code 137: ended by the signal KILL.");
     }
 
+    #[test]
+    fn a_hint_does_not_win_over_what_went_wrong() {
+        let reason = |printed: &str| failure(&stderr(printed), 1).0;
+        assert_eq!(reason("psql: the server is away\nhint: see the manual"), "psql: the server is away");
+        assert_eq!(reason("fatal: no upstream\nhint: error: see the manual\nSee 'git help'."), "fatal: no upstream");
+        assert_eq!(reason("something is wrong\n2026-11-24 10:00:00 INFO cleaning up"), "something is wrong");
+        assert_eq!(reason("could not connect to db\ncleaning up\n====="), "could not connect to db");
+        assert_eq!(
+            reason("thread 'main' panicked at src/main.rs:2:5:\nboom\nnote: run with `RUST_BACKTRACE=1`"),
+            "thread 'main' panicked at src/main.rs:2:5: boom"
+        );
+        assert_eq!(
+            reason("java.lang.IllegalStateException: boom\n\tat Main.main(Main.java:3)"),
+            "java.lang.IllegalStateException: boom"
+        );
+        assert_eq!(reason("hint: see the manual"), "hint: see the manual", "there is nothing else");
+    }
+
+    #[test]
+    fn escapes_overwritten_text_and_timestamps_are_left_out() {
+        let reason = |printed: &str| failure(&[(LogStream::Stderr, printed)], 1).0;
+        assert_eq!(reason("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: it is broken"), "error: it is broken");
+        assert_eq!(reason("10 %\r20 %\rerror: it is broken\r"), "error: it is broken");
+        assert_eq!(reason("2026-11-24 04:51:48,426 - app - ERROR - it is broken"), "app - ERROR - it is broken");
+        assert_eq!(reason("[2026-11-24T04:51:48Z] it is broken"), "it is broken");
+        assert_eq!(reason("\u{1b}]0;title\u{7}it is\u{8} broken\u{0}"), "it is broken");
+    }
+
+    #[test]
+    fn a_line_in_pieces_is_one() {
+        let mut diagnosis = Diagnosis::starting_at(0);
+        for (continued, text) in [(true, "10 %\r50 %\r"), (true, "error: it"), (false, " is broken")] {
+            diagnosis.see(LogStream::Stderr, continued, text);
+        }
+        diagnosis.see(LogStream::Stderr, false, "bye");
+        let failure = diagnosis.failure(1);
+        assert_eq!((failure.summary.as_str(), failure.line), ("error: it is broken", Some(1)));
+    }
+
+    #[test]
+    fn of_dbt_it_tells_the_first_error_from_standard_output() {
+        let printed = "\u{1b}[0m10:20:30  Running with dbt=1.9.0\n\
+                       \u{1b}[0m10:20:31  1 of 2 ERROR creating sql view model a ... [\u{1b}[31mERROR\u{1b}[0m in 0.05s]\n\
+                       \u{1b}[0m10:20:31  \u{1b}[31mCompleted with 2 errors and 0 warnings:\u{1b}[0m\n\
+                       \u{1b}[0m10:20:31  \n\
+                       \u{1b}[0m10:20:31  \u{1b}[31m  Database Error in model a (models/a.sql)\u{1b}[0m\n\
+                       \u{1b}[0m10:20:31    relation \"b\" does not exist\n\
+                       \u{1b}[0m10:20:31    Compilation Error in model c (models/c.sql)\n\
+                       \u{1b}[0m10:20:31  \n\
+                       \u{1b}[0m10:20:31  Done. PASS=0 WARN=0 ERROR=2 SKIP=0 TOTAL=2";
+        let stdout = |printed: &'static str| printed.lines().map(|line| (LogStream::Stdout, line)).collect::<Vec<_>>();
+        let expected = "Database Error in model a (models/a.sql): relation \"b\" does not exist".to_owned();
+        assert_eq!(failure(&stdout(printed), 1), (expected, None, Some(14)));
+        let printed = "10:20:30  Encountered an error:\nCompilation Error\n  dbt found two models with the name \"a\".";
+        assert_eq!(failure(&stdout(printed), 2).0, "Compilation Error: dbt found two models with the name \"a\".");
+        let printed = "10:20:30  1 of 5 ERROR creating sql view model a ... [ERROR in 0.05s]\n10:20:31  Done.";
+        assert_eq!(failure(&stdout(printed), 1).0, "1 of 5 ERROR creating sql view model a ... [ERROR in 0.05s]");
+        let printed = "2026-11-24T04:51:48.426248Z [info     ] dbt-x        10:20:30  Runtime Error in model a\n\
+                       2026-11-24T04:51:48.426248Z [info     ] dbt-x        10:20:30    it is broken\n\
+                       2026-11-24T04:51:48.436881Z [error    ] meltano      Invoker failed";
+        let expected = ("Runtime Error in model a: it is broken".to_owned(), Some("dbt-x".to_owned()), Some(10));
+        assert_eq!(failure(&stderr(printed), 1), expected);
+    }
+
     proptest! {
         #[test]
-        fn any_line_can_be_seen_and_a_summary_is_short(lines in proptest::collection::vec("(error: )?\\PC{0,400}", 0..5)) {
+        fn any_line_can_be_seen_and_a_summary_is_short(lines in proptest::collection::vec("(error: )?(\\PC|\\x1b\\[31m|\r|\x00){0,400}", 0..5)) {
             let lines: Vec<(LogStream, &str)> = lines.iter().map(|line| (LogStream::Stderr, line.as_str())).collect();
-            prop_assert!(failure(&lines, 1).0.chars().count() <= LONGEST);
+            prop_assert!(failure(&lines, 1).0.chars().count() <= LONGEST_SUMMARY);
         }
     }
 }

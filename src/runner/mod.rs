@@ -12,6 +12,7 @@ mod holder;
 mod mask;
 mod output;
 mod patterns;
+mod printed;
 mod rescue;
 mod splitter;
 mod spool;

@@ -273,7 +273,7 @@ impl Batch {
     }
 
     fn add(&mut self, at: Timestamp, stream: LogStream, continued: bool, text: &str) {
-        self.diagnosis.see(stream, text);
+        self.diagnosis.see(stream, continued, text);
         self.lines.push(at, stream, continued, text);
     }
 

@@ -344,6 +344,17 @@ impl TestServer {
         query.get_result::<Count>(&mut database).expect("a count").count
     }
 
+    /// Executes a statement in the server's own database.
+    pub fn execute(&self, sql: &str) {
+        if let Some(database) = &self.database {
+            return database.execute(sql);
+        }
+        let path = self.data_directory().join("jobstream.db");
+        let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
+        diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut database).expect("a timeout");
+        diesel::sql_query(sql).execute(&mut database).expect(sql);
+    }
+
     /// How much of the processor the server has used so far.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its figures");
