@@ -12,6 +12,9 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::model::{Job, JobStatus, JobStopReason, JobType, Node, SupervisorIdentity, Timestamp};
 
+/// How many attempts a system task has. It may be run again after a crash at any point, so a crash of its server does not end it.
+pub(super) const SYSTEM_TASK_ATTEMPTS: i32 = 3;
+
 /// How an attempt came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -68,16 +71,22 @@ pub(super) fn start(job: &Job, node: &Node, supervisor: SupervisorIdentity, now:
     }
 }
 
-/// The next state of a job whose attempt has ended. The wish to stop it comes before everything else.
+/// The next state of a job whose attempt has ended. The wish to stop it comes before everything else. A run is tried again whatever ended it, a
+/// system task only if that was not its own doing: what it says of a definition or a repository stays true.
 pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp) -> Job {
-    let tries_left = job.attempt < job.max_attempts;
+    let is_system_task = JobType::SYSTEM_TASKS.contains(&job.type_);
+    // Earlier versions of the server queued system tasks with one attempt.
+    let max_attempts = if is_system_task { job.max_attempts.max(SYSTEM_TASK_ATTEMPTS) } else { job.max_attempts };
+    let tries_left = job.attempt < max_attempts;
+    let next = |job: &Job| Job { attempt: job.attempt + 1, max_attempts, ..requeue(job) };
     match ending {
         _ if job.stop_requested.is_some() => finish(job, JobStatus::Stopped, ending, now),
         Ending::Exited { code: 0, .. } => finish(job, JobStatus::Complete, ending, now),
+        Ending::Exited { .. } if is_system_task => finish(job, JobStatus::Error, ending, now),
         Ending::Exited { .. } | Ending::NotStarted { short: true } if tries_left => {
-            Job { attempt: job.attempt + 1, not_before: Some(now + backoff), ..requeue(job) }
+            Job { not_before: Some(now + backoff), ..next(job) }
         }
-        Ending::Lost(_) | Ending::CutOff if tries_left => Job { attempt: job.attempt + 1, ..requeue(job) },
+        Ending::Lost(_) | Ending::CutOff if tries_left => next(job),
         Ending::Interrupted | Ending::NotBegun => requeue(job),
         Ending::Exited { .. } | Ending::Lost(_) | Ending::CutOff | Ending::NotStarted { .. } => {
             finish(job, JobStatus::Error, ending, now)
@@ -220,7 +229,10 @@ mod tests {
                 }
                 prop_assert!(!job.status.is_final(), "a final status changed");
                 prop_assert!(next.attempt == job.attempt || next.attempt == job.attempt + 1);
-                prop_assert!(next.attempt <= max_attempts);
+                prop_assert!(next.attempt <= next.max_attempts);
+                if next.max_attempts != job.max_attempts {
+                    prop_assert!(JobType::SYSTEM_TASKS.contains(&type_) && next.max_attempts == SYSTEM_TASK_ATTEMPTS);
+                }
                 prop_assert_eq!(next.owner.is_some(), next.status == JobStatus::Running);
                 prop_assert_eq!(next.end_time.is_some(), next.status.is_final());
                 prop_assert!(next.exit_code.is_none() || next.status.is_final());
@@ -233,6 +245,26 @@ mod tests {
                 }
                 job = next;
             }
+        }
+    }
+
+    #[test]
+    fn a_system_task_is_tried_again_after_a_crash_and_not_after_a_failure() {
+        let now = Timestamp::now();
+        let crashes = [Ending::Lost(Holder::Server), Ending::Lost(Holder::Supervisor), Ending::CutOff];
+        for (type_, max_attempts) in
+            JobType::SYSTEM_TASKS.into_iter().flat_map(|it| [(it, 1), (it, SYSTEM_TASK_ATTEMPTS)])
+        {
+            let failed = Ending::Exited { code: 1, commit_id: None };
+            let started = take(&new_job(type_, max_attempts, now), &Step::Start, now).unwrap();
+            assert_eq!(end(&started, &failed, Duration::ZERO, now).status, JobStatus::Error);
+            let mut job = started;
+            for crash in &crashes[1..] {
+                let queued = end(&job, crash, Duration::ZERO, now);
+                assert_eq!((queued.status, queued.max_attempts), (JobStatus::Queued, SYSTEM_TASK_ATTEMPTS));
+                job = take(&queued, &Step::Start, now).unwrap();
+            }
+            assert_eq!(end(&job, &crashes[0], Duration::ZERO, now).status, JobStatus::Error, "three attempts are all");
         }
     }
 }

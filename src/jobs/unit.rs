@@ -72,11 +72,21 @@ pub(super) fn new_job(
     }
 }
 
+/// How many attempts a job has.
+fn max_attempts(type_: JobType, pipeline: Option<&Pipeline>) -> i32 {
+    match pipeline {
+        Some(pipeline) if type_ == JobType::PipelineRun => pipeline.definition.max_retries + 1,
+        _ if JobType::SYSTEM_TASKS.contains(&type_) => state::SYSTEM_TASK_ATTEMPTS,
+        _ => 1,
+    }
+}
+
 impl Unit<'_> {
     /// Queues a job of a workspace.
     pub(super) async fn queue_for_workspace(&mut self, workspace: WorkspaceId, type_: JobType) -> Result<Job, Error> {
         let now = self.conn.now().await?;
-        self.queue(new_job(JobId::random(), workspace, None, None, type_, 1, now)).await
+        let max_attempts = max_attempts(type_, None);
+        self.queue(new_job(JobId::random(), workspace, None, None, type_, max_attempts, now)).await
     }
 
     /// Queues a job of a pipeline, with its definition as it is now.
@@ -86,7 +96,7 @@ impl Unit<'_> {
         type_: JobType,
         cause: Cause,
     ) -> Result<Job, Error> {
-        let max_attempts = if type_ == JobType::PipelineRun { pipeline.definition.max_retries + 1 } else { 1 };
+        let max_attempts = max_attempts(type_, Some(pipeline));
         let definition = Some(pipeline.definition_id);
         let now = self.conn.now().await?;
         let (workspace, id) = (pipeline.workspace, Some(pipeline.id));

@@ -186,6 +186,8 @@ named! {
 impl JobType {
     /// The two tasks that wait for a person. No runner takes them.
     pub const USER_TASKS: [Self; 2] = [Self::ProfileCollaborate, Self::ProfileImport];
+    /// The server's own tasks, which may be run again after a crash at any point.
+    pub const SYSTEM_TASKS: [Self; 3] = [Self::WorkspaceInit, Self::PipelineConfig, Self::PipelineVerify];
     /// The tasks that change the workspace's repository, one at a time.
     pub const REPOSITORY_TASKS: [Self; 2] = [Self::WorkspaceInit, Self::PipelineConfig];
 }

@@ -59,6 +59,7 @@ impl Conn {
         let state = (
             jobs::status.eq(after.status),
             jobs::attempt.eq(after.attempt),
+            jobs::max_attempts.eq(after.max_attempts),
             jobs::not_before.eq(after.not_before),
             jobs::ready.eq(after.ready),
             jobs::start_time.eq(after.start_time),

@@ -257,7 +257,9 @@ fn check_job(id: &str, job: &FinalJob, state: &FinalState, found: &mut Vec<Viola
         said.iter().any(|line| line.contains(what) && line.contains(&format!("in attempt {attempt} of")))
     };
     let not_started = said.iter().any(|line| line.contains("FAILED"));
-    if job.status == "ERROR" && job.attempt < job.max_attempts && !not_started {
+    // A system task that fails by itself is not repeated.
+    let is_final = not_started || (job.exit_code.is_some() && job.type_ != "PIPELINE_RUN");
+    if job.status == "ERROR" && job.attempt < job.max_attempts && !is_final {
         found.push(Violation::GaveUpEarly(id.to_owned()));
     }
     for attempt in 1..=job.attempt {

@@ -78,7 +78,7 @@ async fn a_pipeline_is_created_with_every_field() {
     assert_eq!((&pipeline["status"], &pipeline["workspace"]["id"]), (&json!("PROVISIONING"), &json!(workspace)));
     assert_eq!(pipeline["created"], pipeline["lastModified"]);
     let job = json!({
-        "type": "PIPELINE_CONFIG", "status": "QUEUED", "attempt": 1, "maxAttempts": 1,
+        "type": "PIPELINE_CONFIG", "status": "QUEUED", "attempt": 1, "maxAttempts": 3,
         "pipeline": { "name": "Daily report" }
     });
     assert_eq!(created["job"], job);

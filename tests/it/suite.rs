@@ -48,6 +48,7 @@ mod status_stream;
 mod stop;
 pub(crate) mod storm;
 mod storms;
+mod system_tasks;
 mod triggers;
 mod upgrade;
 mod vacuum;

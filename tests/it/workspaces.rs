@@ -37,13 +37,13 @@ async fn creating_a_workspace_queues_its_three_jobs() {
     assert_eq!(workspace["created"], workspace["lastModified"]);
     let created_at = text(&workspace["created"]);
     assert!(created_at.len() == "2026-11-23T09:30:00.000000Z".len() && created_at.ends_with('Z'), "{created_at}");
-    let queued = |type_: &str| {
+    let queued = |(type_, max_attempts): (&str, i32)| {
         json!({
-            "type": type_, "status": "QUEUED", "attempt": 1, "maxAttempts": 1, "pipeline": null,
+            "type": type_, "status": "QUEUED", "attempt": 1, "maxAttempts": max_attempts, "pipeline": null,
             "workspace": { "name": "Sales & Söhne" }
         })
     };
-    let expected = ["WORKSPACE_INIT", "PROFILE_COLLABORATE", "PROFILE_IMPORT"].map(queued);
+    let expected = [("WORKSPACE_INIT", 3), ("PROFILE_COLLABORATE", 1), ("PROFILE_IMPORT", 1)].map(queued);
     assert_eq!(created["jobs"], json!(expected));
     assert_eq!(&read(&server, text(&workspace["id"])).await, workspace);
 }
