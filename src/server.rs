@@ -90,7 +90,7 @@ impl Server {
         let address = listener.local_addr()?;
         let lifecycle = Lifecycle::default();
         let settings = options.graphql.clone();
-        let api = Api::new(store.clone(), jobs.clone(), catalogue, events.clone(), metrics.clone(), settings)?;
+        let api = Api::new(store.clone(), jobs.clone(), catalogue, events.clone(), metrics.clone(), settings).await?;
         let bounds = options.bounds.clone();
         let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
         let http = tokio::spawn(http.serve(listener));

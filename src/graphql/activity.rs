@@ -1,12 +1,11 @@
 //! Activity: what happens to pipelines.
 
 use async_graphql::{Context, ID, Object, Result};
-use futures_util::FutureExt;
 
 use super::job::Job;
+use super::loaders;
 use super::pipeline::Pipeline;
 use crate::model::{self, ActivityKind, Timestamp, stream_cursor};
-use crate::store::{Conn, Store};
 
 pub(super) struct PipelineActivity(pub(super) model::Activity);
 
@@ -46,8 +45,7 @@ impl PipelineActivity {
     /// That job as it is now: null if it has been deleted.
     async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
         let Some(id) = self.0.job else { return Ok(None) };
-        let store = ctx.data_unchecked::<Store>();
-        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.job(id).boxed()).await?.map(Job))
+        Ok(loaders::job(ctx, id).await?.map(Job))
     }
 
     /// The pipeline that it happened to.
@@ -57,8 +55,6 @@ impl PipelineActivity {
 
     /// That pipeline as it is now: null if it has been deleted.
     async fn pipeline(&self, ctx: &Context<'_>) -> Result<Option<Pipeline>> {
-        let id = self.0.pipeline;
-        let store = ctx.data_unchecked::<Store>();
-        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.pipeline(id).boxed()).await?.map(Pipeline))
+        Ok(loaders::pipeline(ctx, self.0.pipeline).await?.map(Pipeline))
     }
 }

@@ -12,13 +12,15 @@ use async_graphql::{Executor, Response, Schema, SchemaBuilder, Variables};
 use async_stream::stream;
 use futures_util::stream::{BoxStream, StreamExt};
 use futures_util::{FutureExt, Stream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::allowance::LogAllowance;
 use super::cache::Answers;
+use super::completion::Types;
 use super::data_component::DataComponentConnection;
 use super::errors;
 use super::job::JobConnection;
-use super::limits::Limits;
+use super::limits::{Introspection, Limits, WHOLE_SCHEMA};
 use super::live::{Live, Next, Step};
 use super::loaders::Loaders;
 use super::mutation::Mutation;
@@ -29,6 +31,7 @@ use super::pipeline::PipelineConnection;
 use super::plan::{self, Key, Plan};
 use super::progress::Progress;
 use super::query::Query;
+use super::root;
 use super::subscription::Subscription;
 use super::variables::TypeNames;
 use super::webhook::WebhookConnection;
@@ -39,6 +42,9 @@ use crate::events::Events;
 use crate::jobs::Jobs;
 use crate::metrics::{self, Metrics, Open};
 use crate::store::{Revision, Store};
+
+/// How often a query is executed so that what it shows is in step with the stream of changes.
+const TRIES_IN_STEP: u32 = 20;
 
 /// What the API allows.
 #[derive(Debug, Clone, clap::Args)]
@@ -72,9 +78,11 @@ impl Settings {
 #[derive(Clone)]
 pub struct Api {
     schema: Schema<Query, Mutation, Subscription>,
+    types: Arc<Types>,
     store: Store,
-    types: TypeNames,
-    introspection: bool,
+    type_names: TypeNames,
+    /// The schema as clients may ask for it: nothing if they may not.
+    introspection: Option<Arc<Introspection>>,
     limits: Arc<Limits>,
     documents: Documents,
     answers: Answers,
@@ -111,14 +119,14 @@ impl Prepared {
 
 impl Api {
     /// The API to these jobs.
-    pub fn new(
+    pub async fn new(
         store: Store,
         jobs: Jobs,
         catalogue: Catalogue,
         events: Events,
         metrics: Metrics,
         settings: Settings,
-    ) -> Result<Self, ListError> {
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let limits = Arc::new(settings.limits);
         let mut schema = builder()
             .data(store.clone())
@@ -137,9 +145,15 @@ impl Api {
             None => Documents::default(),
         };
         let (answers, live) = (Answers::new(settings.cache_bytes), Live::new(metrics.clone()));
-        let (schema, introspection) = (schema.finish(), settings.introspection);
-        let types = TypeNames::of(&schema.sdl());
-        Ok(Self { schema, store, types, introspection, limits, documents, answers, live, metrics })
+        let schema = schema.finish();
+        let sdl = schema.sdl();
+        let types = Arc::new(Types::read(&sdl).map_err(|error| error.to_string())?);
+        let type_names = TypeNames::of(&sdl);
+        let introspection = match settings.introspection {
+            true => Some(Arc::new(Introspection::of(builder().finish().execute(WHOLE_SCHEMA).await.data))),
+            false => None,
+        };
+        Ok(Self { schema, types, type_names, store, introspection, limits, documents, answers, live, metrics })
     }
 
     /// Makes an operation ready to be carried out, or refuses it for what can be told without the schema.
@@ -175,8 +189,8 @@ impl Api {
         let mut document = async_graphql::parser::parse_query(&*key.query)
             .map_err(|error| Refusal::of(&errors::not_parsed(error.into())))?;
         let size = self.limits.check_document(&document)?;
-        self.types.remove_unknown_defaults(&mut document);
-        if size.introspects && !self.introspection {
+        self.type_names.remove_unknown_defaults(&mut document);
+        if size.introspects && self.introspection.is_none() {
             return Err(Error::Forbidden("This server does not show its schema.".to_owned()).into());
         }
         let name = key.operation_name.as_deref();
@@ -198,8 +212,17 @@ impl Api {
         if let Some(operation) = plan::wanted(&document, name) {
             plan::add_defaults(operation, &mut variables);
         }
+        if let Some(schema) = self.introspection.as_deref().filter(|_| size.introspects && !size.circular)
+            && let Some(operation) = plan::wanted(&document, name)
+        {
+            self.limits.check_introspection(schema, &document, &operation.selection_set.node, &variables)?;
+        }
+        if kind != OperationType::Query && !size.circular {
+            root::write_out(&mut document, name);
+        }
+        let marked = !size.circular && self.types.mark(&mut document, name);
         let (reads_logs, reads_clock) = (size.reads_logs, size.reads_clock);
-        Ok(Plan { key, kind, document, variables, order, reads_logs, reads_clock })
+        Ok(Plan { key, kind, document, variables, order, marked, reads_logs, reads_clock })
     }
 
     /// Carries out a query or mutation. A mutation is carried out to its end, also if the caller stops waiting.
@@ -221,15 +244,12 @@ impl Api {
             }
             What::Unknown(plan) => plan,
         };
-        let Plan { key, kind, document, variables, order, reads_logs, reads_clock } = *plan;
-        let type_ = type_of(kind);
-        if kind == OperationType::Query {
+        let type_ = type_of(plan.kind);
+        if plan.kind == OperationType::Query {
             self.metrics.answer_looked_up(false);
         }
-        let request = plan::request(&key, document, variables);
-        let request = request.data(Loaders::new(&self.store)).data(LogAllowance::default());
-        let response = match AssertUnwindSafe(self.schema.execute(request)).catch_unwind().await {
-            Ok(response) => finished(response, &order),
+        let response = match AssertUnwindSafe(self.execute_in_step(&plan)).catch_unwind().await {
+            Ok(response) => finished(response, &plan, &self.types),
             Err(panic) => {
                 let answer = panicked(&*panic);
                 self.count(type_, &answer, true);
@@ -239,13 +259,29 @@ impl Api {
         let answer = Answer::of(&response, false);
         self.count(type_, &answer, !response.errors.is_empty());
         if let Answer::Result(json) = &answer
-            && kind == OperationType::Query
+            && plan.kind == OperationType::Query
             && response.errors.is_empty()
-            && !reads_clock
+            && !plan.reads_clock
         {
-            self.answers.keep(key, json.clone(), prepared.revision, reads_logs);
+            self.answers.keep(plan.key, json.clone(), prepared.revision, plan.reads_logs);
         }
         answer
+    }
+
+    /// Executes a query or mutation on one snapshot. A query is executed again where it shows a job in a state that the stream of changes does not
+    /// tell yet: a position in the stream that it shows would be too early. If that does not help, such a change is told again.
+    async fn execute_in_step(&self, plan: &Plan) -> Response {
+        let mut tries = TRIES_IN_STEP;
+        loop {
+            let snapshot = Arc::new(self.store.snapshot());
+            let request = plan.request().data(Loaders::new(&snapshot)).data(LogAllowance::default());
+            let response = self.schema.execute(request).await;
+            tries -= 1;
+            if tries == 0 || plan.kind != OperationType::Query || !snapshot.is_ahead() {
+                return response;
+            }
+            self.store.number_changes().await;
+        }
     }
 
     /// Carries out any operation; a query or mutation has one answer.
@@ -253,7 +289,11 @@ impl Api {
         let api = self.clone();
         match prepared.what {
             What::Unknown(plan) if plan.kind == OperationType::Subscription => api.subscribe(Arc::from(plan)).boxed(),
-            _ => async move { api.execute(prepared).await }.into_stream().boxed(),
+            // Executed by a task of its own: it has a snapshot, which must not wait for a client that does not read.
+            _ => {
+                let executed = AbortOnDropHandle::new(tokio::spawn(async move { api.execute(prepared).await }));
+                executed.map(|done| done.unwrap_or_else(|error| Error::internal(error).into())).into_stream().boxed()
+            }
         }
     }
 
@@ -304,14 +344,17 @@ impl Api {
     /// Carries out a subscription, telling its progress.
     fn steps(&self, plan: &Arc<Plan>, progress: &Progress) -> BoxStream<'static, Step> {
         let allowance = LogAllowance::default();
-        let request = plan.request().data(Loaders::new(&self.store)).data(progress.clone()).data(allowance.clone());
+        let snapshot = Arc::new(self.store.snapshot_when_there());
+        let request = plan.request().data(Loaders::new(&snapshot)).data(progress.clone()).data(allowance.clone());
         let responses = AssertUnwindSafe(Executor::execute_stream(&self.schema, request, None)).catch_unwind();
-        let (plan, progress) = (Arc::clone(plan), progress.clone());
+        let (plan, types, progress) = (Arc::clone(plan), Arc::clone(&self.types), progress.clone());
         let steps = responses.map(move |response| {
             let answer = match response {
-                Ok(response) => Answer::of(&finished(response, &plan.order), true),
+                Ok(response) => Answer::of(&finished(response, &plan, &types), true),
                 Err(panic) => panicked(&*panic),
             };
+            // The next event is read from a snapshot of its own.
+            snapshot.close();
             allowance.renew();
             let (after, to) = progress.newest();
             Step { after, to, answer }
@@ -352,8 +395,11 @@ fn type_of(kind: OperationType) -> metrics::OperationType {
 }
 
 /// What the schema answers, as clients are to see it.
-fn finished(mut response: Response, order: &Order) -> Response {
-    order.apply(&mut response.data);
+fn finished(mut response: Response, plan: &Plan, types: &Types) -> Response {
+    if plan.marked || !response.errors.is_empty() {
+        types.complete(&plan.document, plan.key.operation_name.as_deref(), &plan.variables, &mut response);
+    }
+    plan.order.apply(&mut response.data);
     errors::with_codes(response)
 }
 

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
-use crate::store::{Conn, Store};
+use crate::store::{Conn, Snapshot};
 
 /// A batch has at most this many keys; who comes later begins another.
 const LARGEST: usize = 1_000;
@@ -23,7 +23,7 @@ type Read<K, V> = for<'c> fn(&'c mut Conn, Vec<K>) -> BoxFuture<'c, Result<HashM
 
 /// Lookups of one kind.
 pub(super) struct Batches<K, V> {
-    store: Store,
+    snapshot: Arc<Snapshot>,
     read: Read<K, V>,
     /// The batch that can be joined.
     open: Mutex<Option<Batch<K, V>>>,
@@ -52,12 +52,12 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Lookups that are read from the store in this way.
-    pub(super) fn new(store: &Store, read: Read<K, V>) -> Self {
-        Self { store: store.clone(), read, open: Mutex::default() }
+    /// Lookups that are read from the snapshot in this way.
+    pub(super) fn new(snapshot: &Arc<Snapshot>, read: Read<K, V>) -> Self {
+        Self { snapshot: Arc::clone(snapshot), read, open: Mutex::default() }
     }
 
-    /// The value for this key, if there is one. It is read after this was called: nothing is kept.
+    /// The value for this key, if there is one in the snapshot. Nothing is kept.
     pub(super) async fn load(&self, key: K) -> Result<Option<V>, Error> {
         let (batch, first) = self.join(key.clone());
         if let Some(gathered) = first {
@@ -91,13 +91,13 @@ where
     fn begin(&self) -> (Batch<K, V>, oneshot::Sender<()>) {
         let asked = Arc::new(Mutex::new(Asked { keys: HashMap::new(), times: 0, closed: false }));
         let (gathered, all_gathered) = oneshot::channel();
-        let (gathering, store, read) = (Arc::clone(&asked), self.store.clone(), self.read);
+        let (gathering, snapshot, read) = (Arc::clone(&asked), Arc::clone(&self.snapshot), self.read);
         let found = async move {
             // Also when the first to ask went away.
             let _ = all_gathered.await;
             let mut asked = lock(&gathering).close();
             let keys: Vec<K> = asked.keys().cloned().collect();
-            let found = store.read_in_step(move |conn: &mut Conn| read(conn, keys)).await?;
+            let found = snapshot.read_repeatable(|| repeatable(read, keys.clone())).await?;
             let with_takers = |(key, value)| {
                 let takers = asked.remove(&key)?;
                 Some((key, (value, takers)))
@@ -106,6 +106,13 @@ where
         };
         (Batch { asked, found: found.boxed().shared() }, gathered)
     }
+}
+
+fn repeatable<K, V>(
+    read: Read<K, V>,
+    keys: Vec<K>,
+) -> impl for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<HashMap<K, V>, Error>> {
+    move |conn| read(conn, keys)
 }
 
 impl<K: Clone + Eq + Hash, V> Batch<K, V> {

@@ -16,7 +16,7 @@ use crate::error::{Error, both};
 use crate::model::{
     self, CauseType, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId, stream_cursor,
 };
-use crate::store::{Conn, JobFilter, Page, Store};
+use crate::store::{Conn, JobFilter, Page};
 
 pub(super) struct Job(pub(super) model::Job);
 
@@ -216,7 +216,7 @@ impl JobFilterArguments {
 pub(super) async fn jobs(ctx: &Context<'_>, filter: JobFilterArguments, page: PageArguments) -> Result<JobConnection> {
     let (filter, request) = both(filter.filter(), page.request(ctx))?;
     let wanted = filter.clone();
-    let read = ctx.data_unchecked::<Store>().read_in_step(move |conn: &mut Conn| {
+    let read = loaders::snapshot(ctx).read(move |conn: &mut Conn| {
         async move {
             if let Some(id) = wanted.workspace {
                 conn.workspace(id).await?.ok_or_else(|| Error::not_found("workspace", id))?;

@@ -1,9 +1,11 @@
 //! Neighbours, many at a time: one statement for all the workspaces that a list of jobs asks for, or for the newest jobs of each
 //! workspace of a list.
 //!
-//! Loaders are made anew for each request, so that nothing is shared between requests, and nothing is stale in a long one.
+//! Loaders are made anew for each request, so that nothing is shared between requests. All that a response shows is read from one snapshot:
+//! what an object refers to is there, also while something else deletes it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_graphql::Context;
 use futures_util::FutureExt;
@@ -14,11 +16,13 @@ use crate::model::{
     DataComponent, Job, JobId, LogLines, Pipeline, PipelineId, Webhook, WebhookId, Workspace, WorkspaceId,
 };
 use crate::store::{
-    ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Store, WebhookPosition,
+    ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Snapshot,
+    WebhookPosition,
 };
 
 /// The loaders of one request.
 pub(super) struct Loaders {
+    snapshot: Arc<Snapshot>,
     workspaces: Batches<WorkspaceId, Workspace>,
     jobs: Batches<JobId, Job>,
     pipelines: Batches<PipelineId, Pipeline>,
@@ -36,19 +40,20 @@ pub(super) struct Loaders {
 }
 
 impl Loaders {
-    pub(super) fn new(store: &Store) -> Self {
+    pub(super) fn new(snapshot: &Arc<Snapshot>) -> Self {
         Self {
-            workspaces: Batches::new(store, |conn, ids| {
-                async move { Ok(conn.workspaces_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
+            snapshot: Arc::clone(snapshot),
+            workspaces: Batches::new(snapshot, |conn, ids| {
+                async move { Ok(conn.workspaces_even_deleted(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }
                     .boxed()
             }),
-            jobs: Batches::new(store, |conn, ids| {
+            jobs: Batches::new(snapshot, |conn, ids| {
                 async move { Ok(conn.jobs_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }.boxed()
             }),
-            pipelines: Batches::new(store, |conn, ids| {
+            pipelines: Batches::new(snapshot, |conn, ids| {
                 async move { Ok(conn.pipelines_by_id(&ids).await?.into_iter().map(|it| (it.id, it)).collect()) }.boxed()
             }),
-            job_pages: Batches::new(store, |conn, requests| {
+            job_pages: Batches::new(snapshot, |conn, requests| {
                 async move {
                     let pages = conn.jobs(&requests).await?;
                     let position = conn.last_change_position().await?;
@@ -56,28 +61,28 @@ impl Loaders {
                 }
                 .boxed()
             }),
-            job_counts: Batches::new(store, |conn, filters| {
+            job_counts: Batches::new(snapshot, |conn, filters| {
                 async move {
                     let counts = conn.count_jobs(&filters).await?;
                     Ok(filters.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
-            pipeline_pages: Batches::new(store, |conn, requests| {
+            pipeline_pages: Batches::new(snapshot, |conn, requests| {
                 async move {
                     let pages = conn.pipelines(&requests).await?;
                     Ok(requests.into_iter().zip(pages).collect())
                 }
                 .boxed()
             }),
-            pipeline_counts: Batches::new(store, |conn, workspaces| {
+            pipeline_counts: Batches::new(snapshot, |conn, workspaces| {
                 async move {
                     let counts = conn.count_pipelines(&workspaces).await?;
                     Ok(workspaces.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
-            triggers: Batches::new(store, |conn, ids| {
+            triggers: Batches::new(snapshot, |conn, ids| {
                 async move {
                     let mut found: HashMap<PipelineId, Vec<String>> = HashMap::new();
                     for (pipeline, source) in conn.triggers_of(&ids).await? {
@@ -87,42 +92,42 @@ impl Loaders {
                 }
                 .boxed()
             }),
-            webhook_pages: Batches::new(store, |conn, requests| {
+            webhook_pages: Batches::new(snapshot, |conn, requests| {
                 async move {
                     let pages = conn.webhooks(&requests).await?;
                     Ok(requests.into_iter().zip(pages).collect())
                 }
                 .boxed()
             }),
-            webhook_counts: Batches::new(store, |conn, workspaces| {
+            webhook_counts: Batches::new(snapshot, |conn, workspaces| {
                 async move {
                     let counts = conn.count_webhooks(&workspaces).await?;
                     Ok(workspaces.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
-            delivery_counts: Batches::new(store, |conn, webhooks| {
+            delivery_counts: Batches::new(snapshot, |conn, webhooks| {
                 async move {
                     let counts = conn.count_deliveries(&webhooks).await?;
                     Ok(webhooks.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
-            component_pages: Batches::new(store, |conn, requests| {
+            component_pages: Batches::new(snapshot, |conn, requests| {
                 async move {
                     let pages = conn.data_components(&requests).await?;
                     Ok(requests.into_iter().zip(pages).collect())
                 }
                 .boxed()
             }),
-            component_counts: Batches::new(store, |conn, workspaces| {
+            component_counts: Batches::new(snapshot, |conn, workspaces| {
                 async move {
                     let counts = conn.count_data_components(&workspaces).await?;
                     Ok(workspaces.into_iter().zip(counts).collect())
                 }
                 .boxed()
             }),
-            logs: Batches::new(store, |conn, requests| {
+            logs: Batches::new(snapshot, |conn, requests| {
                 async move {
                     let found = conn.logs(&requests).await?;
                     Ok(found.into_iter().map(|(request, job, lines)| ((job.id, request), (job, lines))).collect())
@@ -137,14 +142,19 @@ impl Loaders {
     }
 }
 
-/// The workspace with this id: [`Error::NotFound`] if it is not there.
+/// The snapshot that the response is read from.
+pub(super) fn snapshot<'c>(ctx: &Context<'c>) -> &'c Snapshot {
+    &Loaders::of(ctx).snapshot
+}
+
+/// The workspace that something belongs to. The payload of a mutation may show what was deleted since: then the workspace as it was.
 pub(super) async fn workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Workspace, Error> {
-    find_workspace(ctx, id).await?.ok_or_else(|| Error::not_found("workspace", id))
+    Loaders::of(ctx).workspaces.load(id).await?.ok_or_else(|| Error::not_found("workspace", id))
 }
 
 /// The workspace with this id, if it is there.
 pub(super) async fn find_workspace(ctx: &Context<'_>, id: WorkspaceId) -> Result<Option<Workspace>, Error> {
-    Loaders::of(ctx).workspaces.load(id).await
+    Ok(Loaders::of(ctx).workspaces.load(id).await?.filter(|it| it.deleted.is_none()))
 }
 
 /// The job with this id, if it is there.

@@ -11,6 +11,7 @@ use super::input::{
 };
 use super::invitation::Invitation;
 use super::job::Job;
+use super::loaders;
 use super::pipeline::Pipeline;
 use super::scalars::{Ids, id};
 use super::webhook::Webhook;
@@ -30,7 +31,7 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be created.")] input: CreateWorkspaceInput,
     ) -> Result<CreateWorkspacePayload> {
-        let (workspace, jobs) = ctx.data_unchecked::<Jobs>().create_workspace(input.name, input.repository_url).await?;
+        let (workspace, jobs) = jobs(ctx).create_workspace(input.name, input.repository_url).await?;
         Ok(CreateWorkspacePayload { workspace: Workspace(workspace), jobs: jobs.into_iter().map(Job).collect() })
     }
 
@@ -41,7 +42,7 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdateWorkspaceInput,
     ) -> Result<UpdateWorkspacePayload> {
         let (workspace, name, url) = input.parts();
-        let jobs = ctx.data_unchecked::<Jobs>();
+        let jobs = jobs(ctx);
         let (workspace, changes) = both(id("input.id", &workspace), jobs.workspace_changes(name, url))?;
         let workspace = jobs.update_workspace(workspace, changes).await?;
         Ok(UpdateWorkspacePayload { workspace: Workspace(workspace) })
@@ -54,7 +55,7 @@ impl Mutation {
         #[graphql(desc = "What is to be deleted.")] input: DeleteWorkspaceInput,
     ) -> Result<DeleteWorkspacePayload> {
         let workspace = id("input.id", &input.id)?;
-        ctx.data_unchecked::<Jobs>().delete_workspace(workspace).await?;
+        jobs(ctx).delete_workspace(workspace).await?;
         Ok(DeleteWorkspacePayload { deleted_workspace_id: workspace.to_string().into() })
     }
 
@@ -71,7 +72,7 @@ impl Mutation {
             Ok(workspace) => workspace,
             malformed => both(malformed, new.check())?.0,
         };
-        let (pipeline, job, warnings) = ctx.data_unchecked::<Jobs>().create_pipeline(workspace, new).await?;
+        let (pipeline, job, warnings) = jobs(ctx).create_pipeline(workspace, new).await?;
         Ok(CreatePipelinePayload { pipeline: Pipeline(pipeline), job: Job(job), warnings: warnings_of(warnings) })
     }
 
@@ -82,7 +83,7 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdatePipelineInput,
     ) -> Result<UpdatePipelinePayload> {
         let pipeline = id("input.id", &input.id)?;
-        let (pipeline, job, warnings) = ctx.data_unchecked::<Jobs>().update_pipeline(pipeline, input.into()).await?;
+        let (pipeline, job, warnings) = jobs(ctx).update_pipeline(pipeline, input.into()).await?;
         Ok(UpdatePipelinePayload { pipeline: Pipeline(pipeline), job: job.map(Job), warnings: warnings_of(warnings) })
     }
 
@@ -93,7 +94,7 @@ impl Mutation {
         #[graphql(desc = "What is to be deleted.")] input: DeletePipelineInput,
     ) -> Result<DeletePipelinePayload> {
         let pipeline = id("input.id", &input.id)?;
-        ctx.data_unchecked::<Jobs>().delete_pipeline(pipeline).await?;
+        jobs(ctx).delete_pipeline(pipeline).await?;
         Ok(DeletePipelinePayload { deleted_pipeline_id: pipeline.to_string().into() })
     }
 
@@ -103,7 +104,7 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be verified.")] input: VerifyPipelineInput,
     ) -> Result<VerifyPipelinePayload> {
-        let job = ctx.data_unchecked::<Jobs>().verify_pipeline(id("input.id", &input.id)?).await?;
+        let job = jobs(ctx).verify_pipeline(id("input.id", &input.id)?).await?;
         Ok(VerifyPipelinePayload { job: Job(job) })
     }
 
@@ -115,7 +116,7 @@ impl Mutation {
     ) -> Result<CreateDataComponentPayload> {
         let workspace = id("input.workspaceId", &input.workspace_id)?;
         let properties = input.properties.unwrap_or_default().into_iter().map(Into::into).collect();
-        let jobs = ctx.data_unchecked::<Jobs>();
+        let jobs = jobs(ctx);
         let (component, warnings) = jobs.create_data_component(workspace, input.name, input.plugin, properties).await?;
         Ok(CreateDataComponentPayload { data_component: DataComponent(component), warnings: warnings_of(warnings) })
     }
@@ -127,8 +128,7 @@ impl Mutation {
         #[graphql(desc = "What is to change.")] input: UpdateDataComponentInput,
     ) -> Result<UpdateDataComponentPayload> {
         let component = id("input.id", &input.id)?;
-        let jobs = ctx.data_unchecked::<Jobs>();
-        let (component, warnings) = jobs.update_data_component(component, input.properties()).await?;
+        let (component, warnings) = jobs(ctx).update_data_component(component, input.properties()).await?;
         Ok(UpdateDataComponentPayload { data_component: DataComponent(component), warnings: warnings_of(warnings) })
     }
 
@@ -139,7 +139,7 @@ impl Mutation {
         #[graphql(desc = "What is to be deleted.")] input: DeleteDataComponentInput,
     ) -> Result<DeleteDataComponentPayload> {
         let component = id("input.id", &input.id)?;
-        ctx.data_unchecked::<Jobs>().delete_data_component(component).await?;
+        jobs(ctx).delete_data_component(component).await?;
         Ok(DeleteDataComponentPayload { deleted_data_component_id: component.to_string().into() })
     }
 
@@ -155,7 +155,7 @@ impl Mutation {
         let ((), (secret, shown)) = both(ids.finish(), webhook_secret(input.secret))?;
         let workspace = workspace.ok_or_else(|| Error::internal("an id without a problem was not read"))?;
         let new = NewWebhook { workspace, pipeline, url: input.url, level: input.level, secret };
-        let webhook = ctx.data_unchecked::<Jobs>().create_webhook(new).await?;
+        let webhook = jobs(ctx).create_webhook(new).await?;
         Ok(CreateWebhookPayload { webhook: Webhook(webhook), secret: shown })
     }
 
@@ -175,7 +175,7 @@ impl Mutation {
         let (secret, shown) = secret.map_or((None, None), |(secret, shown)| (Some(secret), shown));
         let level = nullable(input.level).map(|level| level.unwrap_or(ActivityLevel::All));
         let changes = WebhookChanges { pipeline, url: or_default(input.url), level, secret };
-        let webhook = ctx.data_unchecked::<Jobs>().update_webhook(webhook, changes).await?;
+        let webhook = jobs(ctx).update_webhook(webhook, changes).await?;
         Ok(UpdateWebhookPayload { webhook: Webhook(webhook), secret: shown })
     }
 
@@ -186,7 +186,7 @@ impl Mutation {
         #[graphql(desc = "What is to be deleted.")] input: DeleteWebhookInput,
     ) -> Result<DeleteWebhookPayload> {
         let webhook = id("input.id", &input.id)?;
-        ctx.data_unchecked::<Jobs>().delete_webhook(webhook).await?;
+        jobs(ctx).delete_webhook(webhook).await?;
         Ok(DeleteWebhookPayload { deleted_webhook_id: webhook.to_string().into() })
     }
 
@@ -197,7 +197,7 @@ impl Mutation {
         #[graphql(desc = "Who is to be invited.")] input: CreateInvitationInput,
     ) -> Result<CreateInvitationPayload> {
         let (workspace, ()) = both(id("input.workspaceId", &input.workspace_id), check_email(&input.email))?;
-        let (invitation, job) = ctx.data_unchecked::<Jobs>().create_invitation(workspace, input.email).await?;
+        let (invitation, job) = jobs(ctx).create_invitation(workspace, input.email).await?;
         Ok(CreateInvitationPayload { invitation: Invitation(invitation), job: job.map(Job) })
     }
 
@@ -207,7 +207,7 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be run.")] input: CreateJobInput,
     ) -> Result<CreateJobPayload> {
-        let job = ctx.data_unchecked::<Jobs>().create_job(id("input.pipelineId", &input.pipeline_id)?).await?;
+        let job = jobs(ctx).create_job(id("input.pipelineId", &input.pipeline_id)?).await?;
         Ok(CreateJobPayload { job: Job(job) })
     }
 
@@ -218,7 +218,7 @@ impl Mutation {
         ctx: &Context<'_>,
         #[graphql(desc = "What is to be stopped.")] input: StopJobInput,
     ) -> Result<StopJobPayload> {
-        let job = ctx.data_unchecked::<Jobs>().stop_job(id("input.id", &input.id)?).await?;
+        let job = jobs(ctx).stop_job(id("input.id", &input.id)?).await?;
         Ok(StopJobPayload { job: Job(job) })
     }
 
@@ -229,9 +229,15 @@ impl Mutation {
         #[graphql(desc = "What is to be deleted.")] input: DeleteJobInput,
     ) -> Result<DeleteJobPayload> {
         let job = id("input.id", &input.id)?;
-        ctx.data_unchecked::<Jobs>().delete_job(job).await?;
+        jobs(ctx).delete_job(job).await?;
         Ok(DeleteJobPayload { deleted_job_id: job.to_string().into() })
     }
+}
+
+/// The rules by which a mutation writes. What the payload shows is read after the write, from a new snapshot.
+fn jobs<'c>(ctx: &Context<'c>) -> &'c Jobs {
+    loaders::snapshot(ctx).close();
+    ctx.data_unchecked()
 }
 
 /// The answer to `createWorkspace`.

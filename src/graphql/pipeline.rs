@@ -11,7 +11,7 @@ use super::{loaders, scalars};
 use crate::error::{Error, both};
 use crate::jobs::Jobs;
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
-use crate::store::{Page, Store};
+use crate::store::Page;
 
 pub(super) struct Pipeline(pub(super) model::Pipeline);
 
@@ -157,7 +157,7 @@ impl PipelineCount {
 /// A page of the pipelines of a workspace, which may not be there.
 pub(super) async fn pipelines(ctx: &Context<'_>, workspace: &ID, page: PageArguments) -> Result<PipelineConnection> {
     let (workspace, request) = both(scalars::id("workspaceId", workspace), page.request(ctx))?;
-    let read = ctx.data_unchecked::<Store>().read(move |conn| {
+    let read = loaders::snapshot(ctx).read(move |conn| {
         async move {
             conn.workspace(workspace).await?.ok_or_else(|| Error::not_found("workspace", workspace))?;
             Ok(conn.pipelines(&[(workspace, request)]).await?.remove(0))

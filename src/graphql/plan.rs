@@ -35,23 +35,20 @@ pub(super) struct Plan {
     pub(super) document: ExecutableDocument,
     pub(super) variables: Variables,
     pub(super) order: Order,
+    /// Whether the document is marked: its result has to be completed even if it has no errors.
+    pub(super) marked: bool,
     pub(super) reads_logs: bool,
     pub(super) reads_clock: bool,
 }
 
 impl Plan {
-    /// A request to the schema.
+    /// A request to the schema. The text is not needed any more: the document is there.
     pub(super) fn request(&self) -> Request {
-        request(&self.key, self.document.clone(), self.variables.clone())
+        let mut request = Request::new("").variables(self.variables.clone());
+        request.operation_name.clone_from(&self.key.operation_name);
+        request.set_parsed_query(self.document.clone());
+        request
     }
-}
-
-/// A request to the schema. The text is not needed any more: the document is there.
-pub(super) fn request(key: &Key, document: ExecutableDocument, variables: Variables) -> Request {
-    let mut request = Request::new("").variables(variables);
-    request.operation_name.clone_from(&key.operation_name);
-    request.set_parsed_query(document);
-    request
 }
 
 /// The operation that is asked for, if the document says which that is.
@@ -61,6 +58,21 @@ pub(super) fn wanted<'a>(document: &'a ExecutableDocument, name: Option<&str>) -
         DocumentOperations::Multiple(operations) => match name {
             Some(name) => operations.get(name).map(|it| &it.node),
             None if operations.len() == 1 => operations.values().next().map(|it| &it.node),
+            None => None,
+        },
+    }
+}
+
+/// The same, to be changed.
+pub(super) fn wanted_mut<'a>(
+    document: &'a mut ExecutableDocument,
+    name: Option<&str>,
+) -> Option<&'a mut OperationDefinition> {
+    match &mut document.operations {
+        DocumentOperations::Single(operation) => Some(&mut operation.node),
+        DocumentOperations::Multiple(operations) => match name {
+            Some(name) => operations.get_mut(name).map(|it| &mut it.node),
+            None if operations.len() == 1 => operations.values_mut().next().map(|it| &mut it.node),
             None => None,
         },
     }

@@ -16,7 +16,6 @@ use super::webhook::Webhook;
 use super::workspace::{Workspace, WorkspaceConnection, workspaces};
 use super::{loaders, scalars};
 use crate::model::{JobStatus, JobType, PluginType};
-use crate::store::Store;
 
 pub(super) struct Query;
 
@@ -26,7 +25,7 @@ impl Query {
     /// Whatever has this id.
     async fn node(&self, ctx: &Context<'_>, #[graphql(desc = "The id.")] id: ID) -> Result<Option<Node>> {
         let id: Uuid = Uuid::from_bytes(*scalars::id::<crate::model::Job>("id", &id)?.as_bytes());
-        let read = ctx.data_unchecked::<Store>().read(move |conn| {
+        let read = loaders::snapshot(ctx).read(move |conn| {
             async move {
                 if let Some(job) = conn.job(id.into()).await? {
                     return Ok(Some(Node::Job(Box::new(Job(job)))));
@@ -68,7 +67,7 @@ impl Query {
         #[graphql(desc = "The data component's id.")] id: ID,
     ) -> Result<Option<DataComponent>> {
         let id = read_id("id", &id)?;
-        let found = ctx.data_unchecked::<Store>().read(move |conn| conn.data_component(id).boxed()).await?;
+        let found = loaders::snapshot(ctx).read(move |conn| conn.data_component(id).boxed()).await?;
         Ok(found.map(DataComponent))
     }
 

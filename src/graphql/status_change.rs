@@ -1,11 +1,10 @@
 //! Changes of jobs' statuses.
 
 use async_graphql::{Context, ID, Object, Result};
-use futures_util::FutureExt;
 
 use super::job::Job;
+use super::loaders;
 use crate::model::{self, JobStatus, Timestamp, stream_cursor};
-use crate::store::{Conn, Store};
 
 pub(super) struct JobStatusChange {
     pub(super) change: model::StatusChange,
@@ -57,8 +56,6 @@ impl JobStatusChange {
 
     /// The job as it is now: null if it has been deleted.
     async fn job(&self, ctx: &Context<'_>) -> Result<Option<Job>> {
-        let id = self.change.job;
-        let store = ctx.data_unchecked::<Store>();
-        Ok(store.read_when_there(|| move |conn: &mut Conn| conn.job(id).boxed()).await?.map(Job))
+        Ok(loaders::job(ctx, self.change.job).await?.map(Job))
     }
 }

@@ -7,10 +7,10 @@ use futures_util::FutureExt;
 use super::connection::{self, PageArguments, Position, connect};
 use super::data_component::{DataComponentConnection, data_components_of};
 use super::job::{JobConnection, JobFilterArguments, jobs_of_workspace};
+use super::loaders;
 use super::pipeline::{PipelineConnection, pipelines_of};
 use super::webhook::{WebhookConnection, webhooks_of};
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp};
-use crate::store::Store;
 
 pub(super) struct Workspace(pub(super) model::Workspace);
 
@@ -122,13 +122,13 @@ pub(super) struct WorkspaceCount;
 impl WorkspaceCount {
     /// How many workspaces there are. It is counted only if it is asked for.
     async fn total_count(&self, ctx: &Context<'_>) -> Result<i64> {
-        Ok(ctx.data_unchecked::<Store>().read(|conn| conn.count_workspaces().boxed()).await?)
+        Ok(loaders::snapshot(ctx).read(|conn| conn.count_workspaces().boxed()).await?)
     }
 }
 
 /// A page of workspaces.
 pub(super) async fn workspaces(ctx: &Context<'_>, page: PageArguments) -> Result<WorkspaceConnection> {
     let request = page.request(ctx)?;
-    let page = ctx.data_unchecked::<Store>().read(move |conn| conn.workspaces(request).boxed()).await?;
+    let page = loaders::snapshot(ctx).read(move |conn| conn.workspaces(request).boxed()).await?;
     Ok(connect(page, WorkspaceCount, |it| Position(it.created, it.id), Workspace))
 }

@@ -25,6 +25,7 @@ mod queues;
 mod revision;
 mod schedules;
 pub(crate) mod schema;
+mod snapshot;
 mod sqlite;
 mod survey;
 mod triggers;
@@ -54,6 +55,7 @@ pub use postgres::{Announcements, DatabaseUrl};
 pub use pulse::Pulse;
 pub use queues::{Queued, Turn};
 pub use revision::{Revision, Scope};
+pub use snapshot::Snapshot;
 pub use sqlite::Synchronous;
 pub use survey::{Colleague, PostgresSurvey, SqliteSurvey};
 pub use types::{Instant, Uid};
@@ -61,9 +63,6 @@ pub use webhooks::WebhookPosition;
 
 /// How soon it is looked again whether a database is back, at first and at the most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-
-/// How often it is tried to read what is in step with the stream of changes.
-const TRIES_IN_STEP: u32 = 20;
 
 /// How long a transaction may take that nobody waits for but the operator.
 const MAINTENANCE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -123,33 +122,28 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
+        self.observe(DatabaseOperation::Read, self.read_unobserved(work)).await
+    }
+
+    async fn read_unobserved<R, W>(&self, work: W) -> Result<R, Error>
+    where
+        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
+        R: Send + 'static,
+    {
         match &self.backend {
-            Backend::Sqlite(sqlite) => self.observe(DatabaseOperation::Read, sqlite.read(work)).await,
-            Backend::Postgres(postgres) => self.observe(DatabaseOperation::Read, postgres.read(work)).await,
+            Backend::Sqlite(sqlite) => sqlite.read(work).await,
+            Backend::Postgres(postgres) => postgres.read(work).await,
         }
     }
 
-    /// The same for what is shown together with a position in the stream of changes: no job is shown with a change that comes after that. If that
-    /// cannot be had after some tries, such a change is told again.
-    pub async fn read_in_step<R, W>(&self, work: W) -> Result<R, Error>
-    where
-        W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Clone + Send + 'static,
-        R: Send + 'static,
-    {
-        for _ in 0..TRIES_IN_STEP {
-            let work = work.clone();
-            let read = self.read(move |conn| {
-                Box::pin(async move {
-                    let found = work(conn).await?;
-                    Ok((found, conn.is_ahead))
-                })
-            });
-            match read.await? {
-                (found, false) => return Ok(found),
-                (_, true) => self.number_changes().await,
-            }
-        }
-        self.read(work).await
+    /// One snapshot for all reads of a response.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.clone(), false)
+    }
+
+    /// One snapshot for all reads of an event of a subscription. They wait, as in [`Store::read_when_there`].
+    pub fn snapshot_when_there(&self) -> Snapshot {
+        Snapshot::new(self.clone(), true)
     }
 
     /// The same for whoever follows something: where the database is over the network, and away, it waits until that is back.
@@ -158,9 +152,16 @@ impl Store {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, Error>> + Send + 'static,
         R: Send + 'static,
     {
+        self.when_there(|| self.read(work())).await
+    }
+
+    async fn when_there<R, F>(&self, read: impl Fn() -> F) -> Result<R, Error>
+    where
+        F: Future<Output = Result<R, Error>>,
+    {
         let (mut wait, longest) = AWAY;
         loop {
-            match self.read(work()).await {
+            match read().await {
                 Err(Error::Unavailable(_)) if self.is_shared() => tokio::time::sleep(wait).await,
                 read => return read,
             }

@@ -45,10 +45,9 @@ impl Conn {
         self.optional(workspaces::table.find(id).filter(workspaces::deleted.is_null()).select(COLUMNS)).await
     }
 
-    /// The workspaces with these ids that are not deleted, in no order.
-    pub async fn workspaces_by_id(&mut self, ids: &[WorkspaceId]) -> Result<Vec<Workspace>, Error> {
-        let present = workspaces::table.filter(workspaces::id.eq_any(ids)).filter(workspaces::deleted.is_null());
-        self.all(present.select(COLUMNS)).await
+    /// The workspaces with these ids, in no order, also while they are deleted but not yet gone.
+    pub async fn workspaces_even_deleted(&mut self, ids: &[WorkspaceId]) -> Result<Vec<Workspace>, Error> {
+        self.all(workspaces::table.filter(workspaces::id.eq_any(ids)).select(COLUMNS)).await
     }
 
     /// A page of the list of workspaces, newest first.

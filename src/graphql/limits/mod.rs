@@ -4,17 +4,23 @@
 //! told before it is parsed, what can be told from the document (`size`) before it is validated: both cost a fraction of what
 //! they refuse. Depth and complexity need the schema, which checks them in its validation.
 
+mod introspection;
 mod size;
 mod tokens;
 
-use async_graphql::parser::types::ExecutableDocument;
+use async_graphql::Variables;
+use async_graphql::parser::types::{ExecutableDocument, SelectionSet};
 
 use crate::error::Error;
 
+pub(super) use introspection::{Introspection, WHOLE_SCHEMA};
 pub(super) use size::Size;
 
 /// How deep brackets may be nested, whatever they are. The parser calls itself for each.
 const DEEPEST_NESTING: usize = 64;
+
+/// What a field costs in the result of an introspection. With the default limit a result has at most 20,000; tools ask for 6,000.
+const INTROSPECTION_FIELD: usize = 5;
 
 /// The bounds. `jobstream --help` shows the defaults.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,7 +54,7 @@ pub struct Limits {
     #[arg(long, env = "JOBSTREAM_MAX_RECURSION", value_name = "NUMBER", default_value_t = 24)]
     pub max_recursion: usize,
 
-    /// How many fields may be asked for. Those of a list count as often as its page may have items, those of a log once for 20 lines.
+    /// How many fields may be asked for. Those of a list count as often as its page may have items, those of a log once for 20 lines. Those of an introspection count five times each time they are in the result.
     #[arg(long, env = "JOBSTREAM_MAX_COMPLEXITY", value_name = "NUMBER", default_value_t = 100_000)]
     pub max_complexity: usize,
 
@@ -82,6 +88,19 @@ impl Limits {
             within("A document stands for at most", count, most, what)?;
         }
         Ok(size)
+    }
+
+    /// Refuses an introspection whose result would be too large.
+    pub(super) fn check_introspection(
+        &self,
+        schema: &Introspection,
+        document: &ExecutableDocument,
+        root: &SelectionSet,
+        variables: &Variables,
+    ) -> Result<(), Error> {
+        let most = (self.max_complexity / INTROSPECTION_FIELD) as u64;
+        let cost = schema.cost(document, root, variables, most);
+        within("An introspection has at most", cost, most, "fields in its result, 32 bytes of text counting as one")
     }
 }
 

@@ -60,6 +60,7 @@ fn plan_of(caller: Caller) -> Plan {
         document: parse_query(document).unwrap(),
         variables: Variables::default(),
         order: Order::default(),
+        marked: false,
         reads_logs: false,
         reads_clock: false,
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::clock::Clock;
@@ -12,8 +13,11 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::store::conn::Conn;
 
-/// More would only wait for the processor.
-const READERS: usize = 4;
+/// How many snapshots may be open at a time. One stays open until its response is complete; more would only wait for the processor.
+fn most_readers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * processors).max(4)
+}
 
 /// A few connections, opened when they are first needed. Clones share them.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(path: PathBuf, clock: Clock, metrics: Metrics) -> Self {
-        let turns = Arc::new(Semaphore::new(READERS));
+        let turns = Arc::new(Semaphore::new(most_readers()));
         Self { path: path.into(), clock, metrics, turns, idle: Arc::default() }
     }
 
@@ -43,7 +47,7 @@ impl Readers {
         R: Send + 'static,
     {
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(Error::internal)?;
-        let readers = self.clone();
+        let (readers, runtime) = (self.clone(), Handle::current());
         let read = move || {
             let _turn = turn;
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -52,7 +56,8 @@ impl Readers {
                 None => open::reader(&readers.path, readers.clock.clone(), readers.metrics.clone())?,
             };
             open::control(&mut conn, "BEGIN")?;
-            let result = conn.at_once(work);
+            // SQLite never waits; a snapshot for several reads waits for the next one.
+            let result = runtime.block_on(work(&mut conn));
             // A connection whose transaction does not end is dropped, and another opened when it is needed.
             if open::control(&mut conn, "ROLLBACK").is_ok() {
                 readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
