@@ -3,7 +3,7 @@
 use reqwest::header::{ETAG, IF_NONE_MATCH};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, on_postgres, text, wait_for};
+use crate::support::{TestServer, conformance, on_postgres, text, wait_for};
 
 const QUERY: &str = "{ jobs(first: 50) { nodes { id type status } } workspaces { nodes { name } } }";
 
@@ -50,8 +50,10 @@ async fn a_read_after_an_acknowledged_write_sees_it() {
             tokio::spawn(async move {
                 let mut last = 0;
                 while !over.is_cancelled() {
-                    let answer = http.post(&url).json(&json!({ "query": count })).send().await.expect("an answer");
+                    let request = json!({ "query": count });
+                    let answer = http.post(&url).json(&request).send().await.expect("an answer");
                     let answer: Value = answer.json().await.expect("JSON");
+                    conformance::check(&request, &answer);
                     let now = answer["data"]["workspaces"]["totalCount"].as_i64().expect("a number");
                     assert!(now >= last, "it went back from {last} to {now}");
                     last = now;
@@ -87,8 +89,10 @@ async fn a_read_never_shows_less_than_one_before_it() {
                 for number in 0.. {
                     // One that was never asked, and so is carried out, then one whose answer is kept.
                     for query in [format!("query R{reader}x{number} {{ {count} }}"), format!("{{ {count} }}")] {
-                        let answer = http.post(&url).json(&json!({ "query": query })).send().await.expect("an answer");
+                        let request = json!({ "query": query });
+                        let answer = http.post(&url).json(&request).send().await.expect("an answer");
                         let answer: Value = answer.json().await.expect("JSON");
+                        conformance::check(&request, &answer);
                         let now = answer["data"]["workspaces"]["totalCount"].as_i64().expect("a number");
                         assert!(now >= last, "it went back from {last} to {now}");
                         last = now;
@@ -167,8 +171,7 @@ async fn an_answer_is_given_again_only_to_the_same_operation_with_the_same_varia
             ("Two", 2, json!(["B", "A"])),
         ] {
             let body = json!({ "query": query, "operationName": operation, "variables": { "first": first } });
-            let answer = server.http().post(server.url("/graphql")).json(&body).send().await.expect("an answer");
-            let answer: Value = answer.json().await.expect("JSON");
+            let answer = server.graphql(&body).await;
             let nodes = answer["data"]["workspaces"]["nodes"].as_array().expect("nodes");
             let names: Vec<&Value> = nodes.iter().map(|it| &it["name"]).collect();
             assert_eq!(json!(names), expected, "{operation}({first})");

@@ -3,7 +3,7 @@
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, eventually, signal, text, wait_for};
+use crate::support::{TestServer, conformance, eventually, signal, text, wait_for};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 
@@ -26,6 +26,7 @@ fn with_query(path: &str, parameters: &[(&str, &str)]) -> String {
 async fn code(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.expect("JSON");
+    conformance::check(&Value::Null, &body);
     assert!(body["data"].is_null() && !text(&body["errors"][0]["message"]).is_empty(), "{body}");
     (status, text(&body["errors"][0]["extensions"]["code"]).to_owned())
 }
@@ -208,9 +209,9 @@ async fn the_answer_has_the_better_of_the_types_that_are_accepted() {
             ("{", true),
             ("query A { __typename } query B { __typename }", true),
         ] {
-            let request =
-                server.http().post(server.url("/graphql")).header("accept", accept).json(&json!({ "query": query }));
-            let answer = request.send().await.expect("an answer");
+            let request = json!({ "query": query });
+            let post = server.http().post(server.url("/graphql")).header("accept", accept).json(&request);
+            let answer = post.send().await.expect("an answer");
             let status = answer.status().as_u16();
             match expected {
                 None => assert_eq!(status, 406, "{accept}"),
@@ -218,6 +219,7 @@ async fn the_answer_has_the_better_of_the_types_that_are_accepted() {
                     assert_eq!(content_type(&answer), format!("{type_}; charset=utf-8"), "{accept}");
                     assert_eq!(status, if refused && type_ == response { 400 } else { 200 }, "{accept}: {query}");
                     let body: Value = answer.json().await.expect("JSON");
+                    conformance::check(&request, &body);
                     assert_eq!(body.get("data").is_some(), !refused, "{body}");
                 }
             }

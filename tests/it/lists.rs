@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, text, within};
+use crate::support::{TestServer, conformance, text, within};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const PAGE: &str = "query($first: Int, $after: String, $last: Int, $before: String) { \
@@ -338,6 +338,7 @@ async fn the_fields_of_an_answer_come_in_the_order_in_which_they_were_asked_for(
     let body = json!({ "query": query, "operationName": "Other" });
     let answer = server.http().post(server.url("/graphql")).json(&body).send().await.expect("an answer");
     let answer = answer.text().await.expect("a text");
+    conformance::check(&body, &serde_json::from_str(&answer).expect("JSON"));
     let keys = [
         "b",
         "totalCount",

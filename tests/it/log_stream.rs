@@ -1,9 +1,9 @@
 //! `jobLogs`: the lines of a log, from a number on, to its end; and `Job.logs`, a page of it.
 
-use jobstream::client::{Client, ClientError, Said};
+use jobstream::client::{ClientError, Said};
 use serde_json::{Value, json};
 
-use crate::support::{Refusal, TestServer, text, wait_for, within};
+use crate::support::{Client, Refusal, TestServer, text, wait_for, within};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const STREAM: &str = "subscription($id: ID!, $from: Int! = 0) { jobLogs(jobId: $id, sequence: $from) { \

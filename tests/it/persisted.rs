@@ -8,8 +8,7 @@ const QUERY: &str = "query Names($first: Int) { workspaces(first: $first) { node
 const HASH: &str = "04186e65fa6f1ed404a4ff1874aeca2be2ba9ddd57d55b137fd48b5c45e307ce";
 
 async fn post(server: &TestServer, body: Value) -> Value {
-    let answer = server.http().post(server.url("/graphql")).json(&body).send().await.expect("an answer");
-    answer.json().await.expect("JSON")
+    server.graphql(&body).await
 }
 
 fn code(response: &Value) -> &str {

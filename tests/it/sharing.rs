@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jobstream::client::{Client, ClientError};
+use jobstream::client::ClientError;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{TestServer, Wire, eventually, text, wait_for, within};
+use crate::support::{Client, TestServer, Wire, eventually, text, wait_for, within};
 
 const LOGS: &str = "subscription Logs($id: ID!, $from: Int! = 0) { jobLogs(jobId: $id, sequence: $from) { \
                     lines { sequence text } nextSequence complete } }";

@@ -3,12 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use jobstream::client::Client;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{TestServer, eventually, signal, wait_for, within};
+use crate::support::{Client, TestServer, eventually, signal, wait_for, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_slots_ends_when_it_is_told_to() {

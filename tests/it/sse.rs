@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-use crate::support::{PROTOCOL, TestServer, eventually, text, wait_for, within};
+use crate::support::{PROTOCOL, TestServer, conformance, eventually, text, wait_for, within};
 
 /// A stream of events as they are on the wire.
 struct Events {
+    request: Value,
     response: reqwest::Response,
     read: String,
 }
@@ -16,14 +17,15 @@ impl Events {
     async fn post(server: &TestServer, query: &str, variables: Value) -> Self {
         let body = json!({ "query": query, "variables": variables });
         let request = server.http().post(server.url("/graphql")).header("accept", "text/event-stream").json(&body);
-        Self::of(within(request.send()).await.expect("an answer"))
+        Self::of(body, within(request.send()).await.expect("an answer"))
     }
 
-    fn of(response: reqwest::Response) -> Self {
+    /// The events that answer a request, which is given as JSON.
+    fn of(request: Value, response: reqwest::Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(header(&response, "content-type"), "text/event-stream");
         assert_eq!(header(&response, "cache-control"), "no-cache");
-        Self { response, read: String::new() }
+        Self { request, response, read: String::new() }
     }
 
     /// The next block of lines: an event, or a comment. Nothing at the end of the body.
@@ -48,7 +50,11 @@ impl Events {
             let mut lines = block.lines();
             let name = lines.next().and_then(|it| it.strip_prefix("event: ")).expect("a name").to_owned();
             let data = lines.next().and_then(|it| it.strip_prefix("data:")).expect("data").trim();
-            return Some((name, if data.is_empty() { Value::Null } else { serde_json::from_str(data).expect("JSON") }));
+            let data = if data.is_empty() { Value::Null } else { serde_json::from_str(data).expect("JSON") };
+            if name == "next" {
+                conformance::check(&self.request, &data);
+            }
+            return Some((name, data));
         }
     }
 }
@@ -85,17 +91,16 @@ async fn a_get_begins_a_subscription_too() {
     let server = TestServer::start();
     let job = server.run_script("echo one").await;
     server.final_job(&job).await;
+    let query = format!("{LOGS} query Other {{ __typename }} subscription Last {{ jobStatusChanged {{ status }} }}");
+    let query = query.replacen("subscription(", "subscription Logs(", 1);
     let mut url = reqwest::Url::parse(&server.url("/graphql")).expect("a URL");
     url.query_pairs_mut()
-        .append_pair(
-            "query",
-            &format!("{LOGS} query Other {{ __typename }} subscription Last {{ jobStatusChanged {{ status }} }}")
-                .replacen("subscription(", "subscription Logs(", 1),
-        )
+        .append_pair("query", &query)
         .append_pair("operationName", "Logs")
         .append_pair("variables", &json!({ "id": job }).to_string());
-    let request = server.http().get(url).header("accept", "text/event-stream");
-    let mut events = Events::of(request.send().await.expect("an answer"));
+    let request = json!({ "query": query, "operationName": "Logs", "variables": { "id": job } });
+    let get = server.http().get(url).header("accept", "text/event-stream");
+    let mut events = Events::of(request, get.send().await.expect("an answer"));
     let (name, data) = events.next().await.expect("an event");
     assert_eq!((name.as_str(), &data["data"]["jobLogs"]["lines"][0]["text"]), ("next", &json!("one")));
     assert_eq!(events.next().await.expect("an event").0, "complete");

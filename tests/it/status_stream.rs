@@ -1,9 +1,9 @@
 //! `jobStatusChanged`: the present, what follows, and where to go on.
 
-use jobstream::client::{Client, ClientError, Said};
+use jobstream::client::{ClientError, Said};
 use serde_json::{Value, json};
 
-use crate::support::{Refusal, TestServer, eventually, text, wait_for, within};
+use crate::support::{Client, Refusal, TestServer, eventually, text, wait_for, within};
 
 const UNKNOWN: &str = "3f2b8c1e-6f0a-4c5e-9d3b-2a7f1e4c5d6b";
 const STREAM: &str = "subscription($workspaceId: ID, $pipelineId: ID, $jobId: ID, $after: String) { \

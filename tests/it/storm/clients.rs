@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jobstream::client::{Client, ClientError, Said};
+use jobstream::client::{ClientError, Said};
 use serde_json::{Value, json};
 
 use crate::history::{Change, Event, Line, Wish};
-use crate::support::text;
+use crate::support::{Client, text};
 
 const PIPELINES: usize = 8;
 

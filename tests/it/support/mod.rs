@@ -1,8 +1,10 @@
 //! A server to test: the real program, on a directory of its own.
 //!
-//! What is asked of it through the API is in `requests`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
+//! What is asked of it through the API is in `requests`, whether the responses conform to the schema in `conformance`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
 //! `waiting`. A PostgreSQL for it is in `postgres`, what may be before that in `pooler`, and connections that break in `proxy`.
 
+mod client;
+pub mod conformance;
 mod exposition;
 pub mod installation;
 pub mod pooler;
@@ -21,10 +23,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::{Connection, RunQueryDsl};
-use jobstream::client::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tempfile::TempDir;
 
+pub use client::Client;
 pub use postgres::{Cluster, Database};
 pub use requests::Refusal;
 pub use waiting::{

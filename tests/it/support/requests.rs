@@ -1,16 +1,21 @@
 //! What tests ask of a server through its API.
 
-use jobstream::client::Client;
 use serde_json::{Value, json};
 
-use super::{TestServer, text, within};
+use super::{Client, TestServer, conformance, text, within};
 
 impl TestServer {
     /// Posts an operation, and answers the whole response: `data` and `errors`.
     pub async fn post(&self, query: &str, variables: Value) -> Value {
-        let body = json!({ "query": query, "variables": variables });
-        let response = self.http.post(self.url("/graphql")).json(&body).send().await.expect("an answer");
-        response.json().await.expect("JSON")
+        self.graphql(&json!({ "query": query, "variables": variables })).await
+    }
+
+    /// Posts a request, and answers the whole response, which has to conform to the schema.
+    pub async fn graphql(&self, request: &Value) -> Value {
+        let response = self.http.post(self.url("/graphql")).json(request).send().await.expect("an answer");
+        let response = response.json().await.expect("JSON");
+        conformance::check(request, &response);
+        response
     }
 
     /// Posts an operation that is expected to succeed, and answers its `data`.

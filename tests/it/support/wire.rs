@@ -1,5 +1,7 @@
 //! A WebSocket as it is, for what [`Client`](jobstream::client::Client) would never say.
 
+use std::collections::HashMap;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
@@ -7,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{TestServer, text, within};
+use super::{TestServer, conformance, text, within};
 
 /// The header that names the subprotocol.
 pub const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
@@ -18,6 +20,8 @@ const SMALL_BUFFER: u32 = 4096;
 /// A WebSocket.
 pub struct Wire {
     pub socket: WebSocketStream<TcpStream>,
+    /// What was asked for, by the ids of operations: results have to conform to it.
+    requests: HashMap<String, Value>,
 }
 
 impl TestServer {
@@ -33,7 +37,7 @@ impl TestServer {
             request.headers_mut().insert(*name, value.parse().expect("a header's value"));
         }
         match within(client_async(request, stream)).await {
-            Ok((socket, _)) => Ok(Wire { socket }),
+            Ok((socket, _)) => Ok(Wire { socket, requests: HashMap::new() }),
             Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("the handshake was not answered: {error}"),
         }
@@ -69,6 +73,9 @@ impl Wire {
     }
 
     pub async fn say(&mut self, message: Value) {
+        if let ("subscribe", Some(id)) = (message["type"].as_str().unwrap_or_default(), message["id"].as_str()) {
+            self.requests.insert(id.to_owned(), message["payload"].clone());
+        }
         self.send(Message::text(message.to_string())).await;
     }
 
@@ -83,8 +90,21 @@ impl Wire {
     /// The next message. Pings are answered meanwhile.
     pub async fn hear(&mut self) -> Value {
         match self.receive().await {
-            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Message::Text(text) => {
+                let message = serde_json::from_str(&text).expect("JSON");
+                self.check(&message);
+                message
+            }
             other => panic!("not a message: {other:?}"),
+        }
+    }
+
+    fn check(&self, message: &Value) {
+        let Some(request) = message["id"].as_str().and_then(|id| self.requests.get(id)) else { return };
+        match message["type"].as_str() {
+            Some("next") => conformance::check(request, &message["payload"]),
+            Some("error") => conformance::check(request, &json!({ "errors": message["payload"] })),
+            _ => {}
         }
     }
 
