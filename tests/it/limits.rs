@@ -98,43 +98,6 @@ async fn what_one_limit_refuses_the_others_allow_by_default() {
     }
 }
 
-/// Documents of a few kilobytes, or as large as a request may be, that would take seconds or gigabytes to carry out.
-fn attacks() -> Vec<(&'static str, String)> {
-    let doubling: String =
-        (0..30).map(|n| format!("fragment F{n} on Query {{ ...F{} ...F{} }} ", n + 1, n + 1)).collect();
-    let lists = "jobs { nodes { workspace { ".repeat(6);
-    vec![
-        ("fragments that double", format!("{{ ...F0 }} {doubling} fragment F30 on Query {{ __typename }}")),
-        ("lists in lists", format!("{{ {lists} id {} }}", "} } }".repeat(6))),
-        ("brackets", "[".repeat(1_000_000)),
-        ("braces", "{".repeat(1_000_000)),
-        ("an argument of brackets", format!("{{ jobs(first: {}", "[".repeat(9_000))),
-        ("fields", format!("{{ {} }}", "__typename ".repeat(100_000))),
-        ("aliases", format!("{{ {} }}", (0..3_000).map(|n| format!("a{n}:__typename ")).collect::<String>())),
-        ("directives", format!("{{ __typename {} }}", "@skip(if:false) ".repeat(1_500))),
-        ("a string", format!("{{ job(id: \"{}\") {{ id }} }}", "x".repeat(1_500_000))),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_attack_is_refused_before_it_costs_much() {
-    let server = TestServer::with(&["--slots=0"]);
-    server.data("{ __typename }", json!({})).await;
-    let (memory, processor) = (server.peak_memory(), server.processor_time());
-    let attacks = attacks();
-    let rounds = 5;
-    for _ in 0..rounds {
-        for (name, document) in &attacks {
-            assert_eq!(code(&server, document).await.as_deref(), Some("LIMIT_EXCEEDED"), "{name}");
-        }
-    }
-    // Any of them would take seconds, or as many gigabytes, to carry out.
-    let each = (server.processor_time() - processor) / (rounds * attacks.len() as u32);
-    assert!(each.as_millis() < 100, "an attack costs {each:?} of the processor");
-    let more = (server.peak_memory() - memory) / 1024;
-    assert!(more < 64, "{more} MiB more");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_beyond_the_largest_is_an_error() {
     let server = TestServer::with(SMALL);

@@ -8,6 +8,7 @@ mod activity;
 mod answers;
 mod check;
 mod components;
+mod consistency;
 mod crash;
 mod database_tls;
 mod disk_full;

@@ -20,6 +20,9 @@
 //! | A job uses a descriptor of the server | `jobs` |
 //! | A job reads a variable of the server | `jobs` |
 //! | Sensitive values for which building or running a search takes long, or much memory | `values` |
+//! | A document that stands for millions of selections: fragments that double, lists in lists | [`graphql`] |
+//! | A document that is costly to parse: brackets, braces, a long string, 100,000 fields, aliases, directives | [`graphql`] |
+//! | An introspection whose result is a power of the schema's size: types of fields of types | [`graphql`] |
 
 mod connections;
 mod graphql;
