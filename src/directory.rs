@@ -64,9 +64,17 @@ impl Directory {
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
         }
-        for part in
-            ["clones", "meltano/pipelines", "meltano/state", "plugins", "repositories", "spool", "tasks", "unstored"]
-        {
+        for part in [
+            "clones",
+            "meltano/pipelines",
+            "meltano/state",
+            "plugins",
+            "repositories",
+            "spool",
+            "tasks",
+            "tmp",
+            "unstored",
+        ] {
             make(&path.join(part)).map_err(unusable)?;
         }
         let home = home(&path.join("id")).map_err(unusable)?;
@@ -180,6 +188,27 @@ impl Directory {
         entries.map(|entry| entry.map(both)).collect()
     }
 
+    /// Where the temporary files of an attempt are while it runs.
+    pub fn temporary(&self, job: JobId, attempt: i32) -> PathBuf {
+        temporary(&self.path, job, attempt)
+    }
+
+    /// Makes that, empty and for this user only.
+    pub fn make_temporary(&self, job: JobId, attempt: i32) -> io::Result<PathBuf> {
+        let path = self.temporary(job, attempt);
+        match remove_tree(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(path)
+    }
+
+    /// The same of every attempt that has, or had, one.
+    pub fn temporary_directories(&self) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(self.path.join("tmp"))?.map(|entry| entry.map(|entry| entry.path())).collect()
+    }
+
     /// Where a system task finds what it is to do, and leaves what came of it.
     pub fn task(&self, job: JobId) -> PathBuf {
         self.path.join("tasks").join(job.to_string())
@@ -194,6 +223,38 @@ pub fn id_of(path: &Path) -> Option<HomeId> {
 /// Where a server that has this directory keeps lines that it could not store.
 pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
     directory.join("unstored").join(format!("{job}.{attempt}.log"))
+}
+
+/// Where the temporary files of an attempt are, of a server that has this directory.
+pub fn temporary(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
+    directory.join("tmp").join(format!("{job}.{attempt}"))
+}
+
+/// Removes a directory with all that jobs have put there, also below directories that they made read-only; or a file.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_directories(path)?;
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    }
+}
+
+fn open_directories(path: &Path) -> io::Result<()> {
+    let mut found = vec![path.to_owned()];
+    while let Some(directory) = found.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            // A link to a directory is none.
+            if entry.file_type()?.is_dir() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory if need be, for this user only.

@@ -3,16 +3,15 @@
 //! A deletion is accepted at once; rows, logs and repositories go here, in small steps between which others can write. What
 //! a crash leaves undone is found again at the next start.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, remove_tree};
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -159,31 +158,4 @@ async fn names_in<T: 'static>(directory: &Path) -> Result<Vec<Id<T>>, Error> {
         names.filter_map(io::Result::transpose).collect::<io::Result<Vec<Id<T>>>>()
     };
     tokio::task::spawn_blocking(list).await.map_err(Error::internal)?.map_err(Error::internal)
-}
-
-/// Removes a directory with all that jobs have put there, also below directories that they made read-only; or a file.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_directories(path)?;
-            fs::remove_dir_all(path)
-        }
-        removed => removed,
-    }
-}
-
-fn open_directories(path: &Path) -> io::Result<()> {
-    let mut found = vec![path.to_owned()];
-    while let Some(directory) = found.pop() {
-        fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            // A link to a directory is none.
-            if entry.file_type()?.is_dir() {
-                found.push(entry.path());
-            }
-        }
-    }
-    Ok(())
 }
