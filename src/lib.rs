@@ -33,7 +33,8 @@
 //! | [`webhooks`] | tells whoever has asked for it, outside of the server, what happens |
 //! | [`supervisor`] | the process that holds one job's processes |
 //! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY`; and a run that uses Meltano |
-//! | [`processes`], [`yaml`] | `/proc`; YAML as Meltano reads it |
+//! | [`processes`], [`variables`], [`yaml`] | `/proc`; variables for an environment; YAML as Meltano reads it |
+//! | [`reaper`] | waits for orphaned processes, where the server is process 1 |
 //! | [`sweeper`] | clears away what was deleted |
 //! | [`graphql`] | types and resolvers; how every transport has operations carried out |
 //! | [`http`] | the transports, and who may talk to them |
@@ -64,6 +65,7 @@ mod lease;
 mod metrics;
 mod model;
 mod processes;
+mod reaper;
 mod relay;
 mod runner;
 mod scheduler;
@@ -71,6 +73,7 @@ mod store;
 mod supervisor;
 mod sweeper;
 mod task;
+mod variables;
 mod webhooks;
 mod yaml;
 

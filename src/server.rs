@@ -22,6 +22,7 @@ use crate::lease::{Lease, Terms};
 use crate::metrics::Metrics;
 use crate::model::{Node, ServerId, Timestamp};
 use crate::processes;
+use crate::reaper;
 use crate::relay::Relay;
 use crate::runner::{Runner, Shutdown};
 use crate::scheduler::Scheduler;
@@ -58,6 +59,9 @@ impl Server {
     pub async fn start(options: Options, access: Access) -> Result<Self, Failure> {
         // First, so that a signal from here on ends the server in its own way.
         let told = Told::new()?;
+        if processes::own_pid() == 1 {
+            tokio::spawn(reaper::reap_orphans());
+        }
         let directory = Directory::open(&options.data_dir)?;
         tracing::info!(directory = %directory.path().display(), "opening the database");
         let metrics = Metrics::default();

@@ -46,9 +46,10 @@ struct Stat {
 
 impl Stat {
     fn read() -> Option<Self> {
-        let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // pid (name, which may hold anything) state … : what follows the name begins with the third field.
-        let (_, rest) = stat.rsplit_once(')')?;
+        let stat = fs::read("/proc/self/stat").ok()?;
+        // pid (name, which may hold any bytes) state … : what follows the name begins with the third field.
+        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;

@@ -83,7 +83,7 @@ pub struct Job {
 }
 
 /// What tells one supervisor process from every other that has been, or will be, on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorIdentity {
     /// Its process id.
     pub pid: i32,

@@ -8,12 +8,15 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use super::Runner;
 use super::command::{self, NoCommand, Start};
 use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
+use super::rescue::{end_what_is_left, remove_temporary};
 use super::spool::Spool;
+use super::survivors;
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
 use crate::model::{Failure, Job, LogLines, LogStream};
@@ -45,7 +48,10 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
     let ended = match command {
         Ok(start) => match attempt(runner, holder, &claimed, start).await {
             Ok(ended) => ended,
-            Err(Error::Stale) => return tracing::warn!(job = %held.id, "the job is held by another server by now"),
+            Err(Error::Stale) => {
+                remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
+                return tracing::warn!(job = %held.id, "the job is held by another server by now");
+            }
             Err(error) => {
                 tracing::error!(job = %held.id, detail = ?error.detail(), "the job could not be started");
                 not_started(
@@ -60,6 +66,7 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
     };
     let Ended { ending, lines, failure } = ended;
     let ending = with_outcome(runner, held, ending).await;
+    remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
     let end = || runner.jobs.end(held, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
         Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
@@ -90,7 +97,7 @@ async fn attempt(
     runner: &Runner,
     holder: &mut Holder,
     claimed: &Claimed,
-    Start { command, secrets }: Start,
+    Start { command, secrets, sensitive }: Start,
 ) -> Result<Ended, Error> {
     let held = &claimed.job;
     let (stdout, stdout_writer) = output_pipe().map_err(Error::internal)?;
@@ -103,8 +110,8 @@ async fn attempt(
     let mut watch = Box::pin(async {
         let started = holder.start(command, [stdout_writer, stderr_writer]).await;
         let ending = match started {
-            Ok(()) => watch(runner, holder, claimed, &remarks).await,
-            Err(_) => lost(runner, held).await,
+            Ok(()) => watch(runner, holder, claimed, &remarks, &sensitive).await,
+            Err(_) => lost(runner, holder, held).await,
         };
         let _ = ended.send(());
         ending
@@ -119,7 +126,7 @@ async fn attempt(
             Err(error) => {
                 drop(watch);
                 let _ = holder.end().await; // its report says so if it is gone
-                let _ = holder.report().await;
+                holder.ended().await;
                 return Err(error);
             }
         },
@@ -138,6 +145,7 @@ async fn watch(
     holder: &mut Holder,
     claimed: &Claimed,
     remarks: &mpsc::UnboundedSender<String>,
+    sensitive: &[Zeroizing<String>],
 ) -> Ending {
     let held = &claimed.job;
     let mut bell = runner.events.job(held.id);
@@ -167,21 +175,27 @@ async fn watch(
             }
         }
         tokio::select! {
-            report = holder.report() => return match report {
-                Ok(Report::Ended { by_itself: false, .. }) if interrupted => Ending::Interrupted,
-                Ok(Report::Ended { by_itself: false, .. }) if !told_to_end => Ending::CutOff,
+            report = holder.report() => match report {
+                Ok(Report::Ended { by_itself: false, .. }) if interrupted => return Ending::Interrupted,
+                Ok(Report::Ended { by_itself: false, .. }) if !told_to_end => return Ending::CutOff,
                 Ok(Report::Ended { code, left_behind, .. }) => {
                     if left_behind > 0 {
                         let processes = if left_behind == 1 { "process" } else { "processes" };
                         let _ = remarks.send(format!("Ended {left_behind} {processes} that the job had left behind."));
                     }
-                    Ending::Exited { code, commit_id: None }
+                    return Ending::Exited { code, commit_id: None };
                 }
                 Ok(Report::NotStarted { reason, short }) => {
                     let _ = remarks.send(format!("The job could not be started: {reason}"));
-                    Ending::NotStarted { short }
+                    return Ending::NotStarted { short };
                 }
-                Err(_) => lost(runner, held).await,
+                Ok(Report::Killing(left)) => drop(remarks.send(survivors::killing(&left, sensitive))),
+                Ok(Report::Unkillable(left)) => {
+                    tracing::error!(job = %held.id, processes = left.count, "failed to kill processes of a job");
+                    let _ = remarks.send(survivors::unkillable(&left, sensitive));
+                }
+                Ok(Report::Ready(_)) => {}
+                Err(_) => return lost(runner, holder, held).await,
             },
             () = bell.rung(), if !told_to_end => looks = true,
             () = sleep(LOOK_AGAIN), if looks && !told_to_end => {}
@@ -208,11 +222,11 @@ async fn watch(
     }
 }
 
-/// The supervisor was killed by hand: what carries the job's id in its environment is ended without it.
-async fn lost(runner: &Runner, held: &Job) -> Ending {
+/// The supervisor was killed by hand: what carries the job's id in its environment, or is in the supervisor's session, is ended without it.
+async fn lost(runner: &Runner, holder: &Holder, held: &Job) -> Ending {
     tracing::error!(job = %held.id, "the job's supervisor is gone");
     runner.metrics.supervisor_lost();
-    super::rescue::end_by_environment(held.id).await;
+    end_what_is_left(held.id, Some(holder.identity())).await;
     Ending::Lost(jobs::Holder::Supervisor)
 }
 

@@ -3,13 +3,16 @@
 use std::io;
 
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::Runner;
 use super::mask::Secrets;
 use crate::jobs::{Claimed, Settings};
 use crate::model::{Definition, Job, JobType, Pipeline, ResourceStatus};
+use crate::processes;
 use crate::supervisor::protocol::Command;
 use crate::task::{self, PipelineContent, PipelineFile, Plugin, Task};
+use crate::variables::Variables;
 
 /// Where programs are looked for if the server has no PATH itself.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,6 +29,8 @@ pub(super) struct Start {
     pub(super) command: Command,
     /// What it must not show.
     pub(super) secrets: Secrets,
+    /// The same, value by value.
+    pub(super) sensitive: Vec<Zeroizing<String>>,
 }
 
 /// Why there is no command for a job.
@@ -87,20 +92,23 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start,
     };
     if origin(claimed, runner).is_some() {
         let arguments = leave(claimed, Task::PipelineRun(file), runner)?;
-        return start(claimed, THIS_PROGRAM, arguments, Vec::new(), settings, runner);
+        return start(claimed, THIS_PROGRAM, arguments, Variables::default(), settings, runner);
     }
     // The word after the script is its name, `$0`, which bash puts before its complaints.
     let arguments = vec!["-c".to_owned(), script.clone(), pipeline.name.clone()];
-    start(claimed, "bash", arguments, Vec::new(), settings, runner)
+    start(claimed, "bash", arguments, Variables::default(), settings, runner)
 }
 
 /// A system task is done by this program itself, in a process of its own.
 fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runner) -> Result<Start, NoCommand> {
     let arguments = leave(claimed, task, runner)?;
     // A task hands them on to what installs, and to nothing else.
-    let network = std::env::vars_os()
-        .filter_map(|(name, value)| Some((task::handed_on(name.to_str()?)?, value.into_string().ok()?)))
-        .collect();
+    let mut network = Variables::default();
+    for (name, value) in std::env::vars_os() {
+        if let Some(name) = name.to_str().and_then(task::handed_on) {
+            network.set(name, value);
+        }
+    }
     start(claimed, THIS_PROGRAM, arguments, network, settings, runner)
 }
 
@@ -129,7 +137,7 @@ fn start(
     claimed: &Claimed,
     program: &str,
     arguments: Vec<String>,
-    more: Vec<(String, String)>,
+    more: Variables,
     settings: Settings,
     runner: &Runner,
 ) -> Result<Start, NoCommand> {
@@ -137,18 +145,31 @@ fn start(
     let of_origin = origin.as_ref().and_then(|it| it.secret());
     let sensitive = settings.sensitive.iter().map(|value| value.as_str()).chain(of_origin);
     let secrets = Secrets::of(sensitive);
+    let temporary = runner.directory.make_temporary(claimed.job.id, claimed.job.attempt).map_err(|error| {
+        let reason = format!("The job's temporary directory could not be made: {error}");
+        NoCommand { reason, short: true }
+    })?;
     let mut environment = environment(&claimed.job);
+    environment.set("TMPDIR", temporary);
     environment.extend(more);
-    environment.extend(settings.variables.iter().map(|(name, value)| (name.clone(), value.to_string())));
+    let mut variables = Variables::default();
+    settings.variables.iter().for_each(|(name, value)| variables.set(name, value.as_str()));
+    // A property may become any variable, also one that the loader, a shell, git or Python obeys. The server's own processes are not to find it
+    // in their environment: a task reads it, and sets it for what it becomes.
+    let mut input = Variables::default();
+    if program == THIS_PROGRAM { &mut input } else { &mut environment }.extend(variables);
     let command = Command {
         program: program.to_owned(),
         arguments,
         environment,
+        input,
         directory: runner.directory.repository(claimed.workspace.id),
         grace: runner.limits.stop_grace,
         lease: runner.lease.ends().borrow().map(|end| end.saturating_duration_since(Instant::now())),
     };
-    Ok(Start { command, secrets })
+    let of_origin = of_origin.map(|value| Zeroizing::new(value.to_owned()));
+    let sensitive = settings.sensitive.into_iter().chain(of_origin).collect();
+    Ok(Start { command, secrets, sensitive })
 }
 
 fn settings(claimed: &Claimed, runner: &Runner) -> Result<Settings, NoCommand> {
@@ -166,16 +187,20 @@ fn settings(claimed: &Claimed, runner: &Runner) -> Result<Settings, NoCommand> {
 }
 
 /// What every job finds in its environment, and nothing else of the server's.
-fn environment(job: &Job) -> Vec<(String, String)> {
-    let own = |name: &str, default: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| default.to_owned()));
-    let mut environment = vec![own("PATH", PATH), own("HOME", "/"), own("LANG", "C.UTF-8")];
-    let ids = [
-        ("JOBSTREAM_JOB_ID", Some(job.id.to_string())),
-        ("JOBSTREAM_PIPELINE_ID", job.pipeline.map(|id| id.to_string())),
-        ("JOBSTREAM_WORKSPACE_ID", Some(job.workspace.to_string())),
-        ("JOBSTREAM_ATTEMPT", Some(job.attempt.to_string())),
-    ];
-    environment.extend(ids.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+fn environment(job: &Job) -> Variables {
+    let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut environment = Variables::default();
+    environment.set("PATH", own("PATH").unwrap_or_else(|| PATH.into()));
+    environment.set("HOME", processes::home_directory());
+    environment.set("LANG", own("LANG").unwrap_or_else(|| "C.UTF-8".into()));
+    // Python would keep its lines to itself until it ends, for its output is a pipe.
+    environment.set("PYTHONUNBUFFERED", "1");
+    environment.set("JOBSTREAM_JOB_ID", job.id.to_string());
+    if let Some(pipeline) = job.pipeline {
+        environment.set("JOBSTREAM_PIPELINE_ID", pipeline.to_string());
+    }
+    environment.set("JOBSTREAM_WORKSPACE_ID", job.workspace.to_string());
+    environment.set("JOBSTREAM_ATTEMPT", job.attempt.to_string());
     environment
 }
 

@@ -16,6 +16,7 @@ mod printed;
 mod rescue;
 mod splitter;
 mod spool;
+mod survivors;
 
 use std::io;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::task::Meltano;
 use holder::Holder;
+use rescue::Rescues;
 
 /// How long a slot waits at most before it looks again, whatever the bell says.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -111,8 +113,9 @@ impl Runner {
     /// earlier server left RUNNING is cleared up.
     pub async fn run(self, slots: u16) -> Result<(), Error> {
         self.metrics.slots_opened(slots);
+        let mut rescues = Rescues::new(self.clone());
         tokio::select! {
-            rescued = rescue::run(&self) => rescued?,
+            begun = rescues.begin() => begun?,
             () = self.shutdown.draining.cancelled() => return Ok(()),
         }
         let tracker = TaskTracker::new();
@@ -122,7 +125,7 @@ impl Runner {
         tracker.close();
         // Without slots there is nothing to wait for but the shutdown.
         tokio::select! {
-            () = rescue::watch(&self) => {}
+            () = rescues.watch() => {}
             () = self.shutdown.draining.cancelled() => {}
         }
         tracker.wait().await;
@@ -138,7 +141,15 @@ impl Runner {
             if self.shutdown.draining.is_cancelled() {
                 return;
             }
-            let mut holder = match idle.take().filter(Holder::is_alive).map_or_else(|| self.holder(), Ok) {
+            let held = idle.take().and_then(|mut holder| holder.is_alive().then_some(holder));
+            let started = match held {
+                Some(holder) => Ok(holder),
+                None => tokio::select! {
+                    started = self.holder() => started,
+                    () = self.shutdown.draining.cancelled() => return,
+                },
+            };
+            let mut holder = match started {
                 Ok(holder) => holder,
                 Err(error) => {
                     drop(turn);
@@ -188,8 +199,8 @@ impl Runner {
         }
     }
 
-    fn holder(&self) -> io::Result<Holder> {
-        let holder = Holder::spawn()?;
+    async fn holder(&self) -> io::Result<Holder> {
+        let holder = Holder::spawn().await?;
         self.metrics.supervisor_started();
         Ok(holder)
     }

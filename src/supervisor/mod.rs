@@ -5,16 +5,21 @@
 //! the server has. When that closes, the server is gone, and the supervisor ends the whole tree, then itself. A
 //! supervisor whose job has ended with nothing left is as good as new, and takes the next one.
 //!
-//! It has no runtime and one thread, and it waits for children with `wait`, which a server with others' exit codes could not.
+//! It has no runtime and one thread, and it waits for children with `wait`, which a server with others' exit codes could not. Only `wait` says
+//! that nothing is left: what `/proc` does not show is still there.
+//!
+//! Sensitive values pass through it. Other processes of the same user cannot read its memory, and nothing of a job that has ended is left in
+//! it: its own buffers are wiped, and so is what libraries free (the server starts it with `junk:free` for the allocator).
 //!
 //! Its limits: a supervisor that is killed by hand cannot end anything (the server then looks for processes that carry
 //! the job's id in their environment), setuid programs cannot be signalled, and containers are started elsewhere.
 
 pub mod protocol;
+mod tree;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSliceMut, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -25,20 +30,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use zeroize::Zeroize;
 
-use crate::processes::Process;
-use protocol::{Command, Order, Report};
+use crate::processes;
+use crate::variables::Variables;
+use protocol::{Command, Order, Orders, Report};
+use tree::Tree;
 
 /// How often the tree is looked through while it is being killed, for new processes may appear until none is left: often at first,
 /// and ever less often where something cannot be killed.
 const KILL_EVERY: Duration = Duration::from_millis(5);
 const KILL_OFTEN: u32 = 100;
 const KILL_SELDOM: Duration = Duration::from_millis(500);
+/// How many times the tree is looked through before it is said that processes are left and none can be found.
+const LOOKS: u32 = 20;
+/// How long what is killed may take to go before it is said that it does not.
+const KILLING: Duration = Duration::from_secs(5);
 
 /// Runs a supervisor, with the socket to the server as its standard input.
 pub fn run() -> ExitCode {
@@ -53,8 +65,8 @@ pub fn run() -> ExitCode {
 
 struct Supervisor {
     server: UnixStream,
-    /// Bytes of an order that has not come whole, and the descriptors that came with them.
-    received: Vec<u8>,
+    /// Orders as they arrive, and the descriptors that came with them.
+    orders: Orders,
     descriptors: VecDeque<OwnedFd>,
     /// Readable when a child has ended, or a signal says to hurry.
     signals: UnixStream,
@@ -76,12 +88,17 @@ struct Held {
     lease_ends: Option<Instant>,
     /// When what is left is killed, once it was told to end.
     deadline: Option<Instant>,
-    /// How often that was tried.
+    /// How often that was tried, and when it was first.
     killed: u32,
+    first_killed: Option<Instant>,
+    /// Whether the server was told what is killed, and what cannot be.
+    told_of_killing: bool,
+    told_of_unkillable: bool,
 }
 
 impl Supervisor {
     fn new() -> io::Result<Self> {
+        processes::protect_memory()?;
         crate::secret::be_listed_by_name();
         // A session of its own: no signal of the server's terminal reaches the job.
         rustix::process::setsid()?;
@@ -98,7 +115,7 @@ impl Supervisor {
         signal_hook::low_level::pipe::register(SIGCHLD, on_signal)?;
         Ok(Self {
             server,
-            received: Vec::new(),
+            orders: Orders::default(),
             descriptors: VecDeque::new(),
             signals,
             hurry,
@@ -108,6 +125,7 @@ impl Supervisor {
     }
 
     fn serve(&mut self) -> io::Result<()> {
+        self.report(&Report::Ready(processes::own_supervisor_identity()?))?;
         while !(self.server_gone && self.job.is_none()) {
             // One that was told to end takes no other job.
             if self.hurry.load(Ordering::Relaxed) && self.job.is_none() {
@@ -116,7 +134,7 @@ impl Supervisor {
             self.wait()?;
             self.reap()?;
             self.end_what_may_not_go_on();
-            self.kill_what_is_late();
+            self.kill_what_is_late()?;
         }
         Ok(())
     }
@@ -167,10 +185,10 @@ impl Supervisor {
             self.end_job();
             return Ok(());
         }
-        self.received.extend_from_slice(&bytes[..count]);
-        while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.received.drain(..=end).collect();
-            match serde_json::from_slice(&line)? {
+        self.orders.push(&bytes[..count]);
+        bytes.zeroize();
+        while let Some(order) = self.orders.next()? {
+            match order {
                 Order::Start(command) => self.start(&command)?,
                 Order::GoOn(lease) => {
                     if let Some(job) = &mut self.job {
@@ -191,16 +209,19 @@ impl Supervisor {
             let reason = "no descriptors came with the order".to_owned();
             return self.report(&Report::NotStarted { reason, short: true });
         };
-        let spawned = std::process::Command::new(&command.program)
-            .args(&command.arguments)
-            .env_clear()
-            .envs(command.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&command.directory)
-            .stdin(Stdio::from(File::open("/dev/null")?))
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .spawn();
+        let spawn = |stdin| {
+            std::process::Command::new(&command.program)
+                .args(&command.arguments)
+                .env_clear()
+                .envs(command.environment.iter())
+                .current_dir(&command.directory)
+                .stdin(Stdio::from(stdin))
+                .stdout(stdout)
+                .stderr(stderr)
+                .process_group(0)
+                .spawn()
+        };
+        let spawned = input(&command.input).and_then(spawn);
         match spawned {
             Ok(child) => {
                 self.job = Some(Held {
@@ -212,6 +233,9 @@ impl Supervisor {
                     lease_ends: command.lease.map(|lease| Instant::now() + lease),
                     deadline: None,
                     killed: 0,
+                    first_killed: None,
+                    told_of_killing: false,
+                    told_of_unkillable: false,
                 });
                 Ok(())
             }
@@ -228,10 +252,9 @@ impl Supervisor {
     fn end_job(&mut self) {
         let Some(job) = self.job.as_mut().filter(|job| job.deadline.is_none()) else { return };
         job.deadline = Some(Instant::now() + job.grace);
-        for process in Process::descendants_of(own_pid()) {
-            process.signal(Signal::TERM);
-            process.signal(Signal::CONT); // one that is stopped would not hear of it
-        }
+        let tree = Tree::of_this_process();
+        tree.signal(Signal::TERM);
+        tree.signal(Signal::CONT); // one that is stopped would not hear of it
     }
 
     /// Takes note of children that have ended: the job's first process, and orphans that came to this subreaper.
@@ -254,7 +277,7 @@ impl Supervisor {
             job.code = code;
             if job.deadline.is_none() {
                 job.by_itself = true;
-                job.left_behind = Process::descendants_of(own_pid()).len();
+                job.left_behind = Tree::of_this_process().len();
                 self.end_job();
             }
         }
@@ -277,29 +300,59 @@ impl Supervisor {
         }
     }
 
-    fn kill_what_is_late(&mut self) {
-        let Some(job) = &mut self.job else { return };
+    fn kill_what_is_late(&mut self) -> io::Result<()> {
+        let Some(job) = &mut self.job else { return Ok(()) };
         let now = Instant::now();
         if self.hurry.load(Ordering::Relaxed) {
             job.deadline = Some(job.deadline.map_or(now, |deadline| deadline.min(now)));
         }
-        if job.deadline.is_some_and(|deadline| deadline <= now) {
-            job.killed = job.killed.saturating_add(1);
-            Process::descendants_of(own_pid()).into_iter().for_each(|process| process.signal(Signal::KILL));
+        if job.deadline.is_none_or(|deadline| deadline > now) {
+            return Ok(());
         }
+        let tree = Tree::of_this_process();
+        // Before they are gone, and their names with them.
+        let survivors = (!job.told_of_killing || !job.told_of_unkillable).then(|| tree.survivors());
+        tree.signal(Signal::KILL);
+        job.killed = job.killed.saturating_add(1);
+        let first_killed = *job.first_killed.get_or_insert(now);
+        let Some(survivors) = survivors else { return Ok(()) };
+        if !job.told_of_killing && survivors.count > 0 {
+            job.told_of_killing = true;
+            return self.report(&Report::Killing(survivors));
+        }
+        // `wait` still speaks of children.
+        let lost = survivors.count == 0 && job.killed > LOOKS;
+        if !job.told_of_unkillable && (lost || now.duration_since(first_killed) > KILLING) {
+            job.told_of_unkillable = true;
+            if self.server_gone {
+                let _ =
+                    writeln!(io::stderr(), "jobstream supervisor: failed to kill processes of a job: {survivors:?}");
+            }
+            return self.report(&Report::Unkillable(survivors));
+        }
+        Ok(())
     }
 
     fn report(&mut self, report: &Report) -> io::Result<()> {
         let mut line = serde_json::to_vec(report)?;
         line.push(b'\n');
-        match self.server.write_all(&line) {
-            // Nobody is left to hear it; `receive` will find that out.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written,
-        }
+        // If nobody is left to hear it, `receive` finds that out. What is held is not let go of for that.
+        let _ = self.server.write_all(&line);
+        Ok(())
     }
 }
 
-fn own_pid() -> i32 {
-    rustix::process::getpid().as_raw_nonzero().get()
+/// A file with these variables, which is in memory only, and read from its beginning.
+fn input(variables: &Variables) -> io::Result<File> {
+    if variables.encoded_len() == 0 {
+        return File::open("/dev/null");
+    }
+    // Linux before 6.3 does not know the flag, and some later ones insist on it.
+    let flags = MemfdFlags::CLOEXEC;
+    let file = memfd_create(c"variables", flags | MemfdFlags::NOEXEC_SEAL);
+    let file = file.or_else(|error| if error == Errno::INVAL { memfd_create(c"variables", flags) } else { Err(error) });
+    let mut file = File::from(file?);
+    file.write_all(&variables.encode())?;
+    file.rewind()?;
+    Ok(file)
 }

@@ -10,6 +10,7 @@ mod pipeline_config;
 mod pipeline_run;
 mod pipeline_verify;
 mod place;
+mod settings;
 mod workplace;
 mod workspace_init;
 
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on, on_path};
 pub use origin::Origin;
 use workplace::Workplace;
+
+use crate::processes;
 
 /// A task, and what it needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -146,6 +149,10 @@ pub fn run(directory: &Path) -> ExitCode {
 }
 
 fn perform(directory: &Path) -> Result<(), Failure> {
+    // Jobs of the same user cannot read what it holds; nor can the server then find it by its environment, so it ends with its supervisor.
+    processes::protect_memory()?;
+    processes::end_with_parent()?;
+    settings::read()?;
     let order = directory.join(ORDER);
     let Order { task, meltano, origin } = serde_json::from_slice(&fs::read(&order)?)?;
     // It may say how one gets to the origin, which is nothing for what the task becomes.

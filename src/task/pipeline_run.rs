@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::meltano::Meltano;
+use super::settings::settings;
 use super::{Failure, PipelineFile};
 
 /// Sees to it that what the pipeline uses is there, and becomes what it runs: its script, or Meltano with its actions. So the exit code
@@ -16,8 +17,8 @@ pub(super) fn run(file: &PipelineFile, meltano: &Meltano) -> Failure {
 
 fn become_run(file: &PipelineFile, meltano: &Meltano) -> Result<Failure, Failure> {
     if let (false, Some(script)) = (file.uses_meltano(), &file.content.inline_script) {
-        // What is in the environment is the script's.
-        return Ok(Command::new("bash").args(["-c", script, &file.name]).exec().into());
+        // What is in the environment is the script's, and so are the settings.
+        return Ok(Command::new("bash").args(["-c", script, &file.name]).envs(settings().iter()).exec().into());
     }
     let program = meltano.find()?;
     let runs = meltano.for_pipeline(&program, Path::new("."), &file.id)?;

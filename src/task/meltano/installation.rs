@@ -145,7 +145,7 @@ impl Meltano {
 
     fn step(&self, what: &str, command: &mut Command) -> Result<(), Failure> {
         say(what);
-        let own = ["HOME", "LANG", "PATH", "JOBSTREAM_JOB_ID"].map(|name| (name, env::var_os(name)));
+        let own = ["HOME", "LANG", "PATH", "TMPDIR", "JOBSTREAM_JOB_ID"].map(|name| (name, env::var_os(name)));
         command.env_clear().envs(own.into_iter().filter_map(|(name, value)| Some((name, value?)))).envs(network());
         let caches = [("UV_CACHE_DIR", "cache"), ("PIP_CACHE_DIR", "cache/pip")];
         command.envs(caches.map(|(name, place)| (name, self.home.join(place)))).stdin(Stdio::null());

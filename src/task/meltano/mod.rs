@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use super::settings::settings;
 
 pub(super) use installation::{Missing, Program};
 pub(super) use project::{Project, is_of_project};
@@ -200,14 +201,15 @@ impl Runs<'_> {
     }
 
     fn variables(&self, access: Access) -> BTreeMap<OsString, OsString> {
-        const OF_EVERY_JOB: [&str; 3] = ["HOME", "LANG", "PATH"];
-        let wanted = |name: &str| match name {
-            _ if name.starts_with(HANDED_ON) => false,
-            _ if OF_EVERY_JOB.contains(&name) || name.starts_with("JOBSTREAM_") => true,
-            _ => access == Access::Settings,
+        const OF_EVERY_JOB: [&str; 5] = ["HOME", "LANG", "PATH", "PYTHONUNBUFFERED", "TMPDIR"];
+        let wanted = |name: &str| {
+            OF_EVERY_JOB.contains(&name) || (name.starts_with("JOBSTREAM_") && !name.starts_with(HANDED_ON))
         };
         let mut variables: BTreeMap<OsString, OsString> =
             env::vars_os().filter(|(name, _)| name.to_str().is_some_and(wanted)).collect();
+        if access == Access::Settings {
+            variables.extend(settings().iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         if access == Access::Network {
             variables.extend(network());
         }
