@@ -93,13 +93,15 @@ async fn a_jobs_environment_is_what_is_promised_and_nothing_else() {
     let promised = BTreeMap::from([
         ("HOME", std::env::var("HOME").expect("HOME")),
         ("JOBSTREAM_ATTEMPT", "1".to_owned()),
-        ("JOBSTREAM_JOB_ID", job),
+        ("JOBSTREAM_JOB_ID", job.clone()),
         ("JOBSTREAM_PIPELINE_ID", pipeline),
         ("JOBSTREAM_WORKSPACE_ID", workspace),
         ("LANG", "C.UTF-8".to_owned()),
         ("PATH", std::env::var("PATH").expect("PATH")),
+        ("PYTHONUNBUFFERED", "1".to_owned()),
         ("TAP_X_SOME_KEY", "a value with 'quotes' = and\nlines".to_owned()),
         ("TARGET_Y_PASSWORD", "s3cret".to_owned()),
+        ("TMPDIR", server.data_directory().join(format!("tmp/{job}.1")).display().to_string()),
     ]);
     let variables = |content: String| -> BTreeMap<String, String> {
         let variables = content.split_terminator('\0').map(|it| it.split_once('=').expect("a variable"));

@@ -123,8 +123,8 @@ async fn a_job_whose_supervisor_is_killed_is_ended_without_it() {
         let server = TestServer::start();
         let file = server.scratch().join("pids");
         let workspace = server.workspace("Workspace").await;
-        // Without `env -i`: the job's id in the environment is all there is to find its processes by.
-        let script = sleeps_once(&file).replace("env -i ", "");
+        // Without one of `env -i` and `setsid`: the job's id in the environment, and the session, are all there is to find its processes by.
+        let script = sleeps_once(&file).replace(if retries == 0 { "env -i " } else { "setsid " }, "");
         let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "maxRetries": retries });
         let job = server.run(&server.pipeline_with(input).await).await;
         server.line_appears(&job, "ready").await;
@@ -190,7 +190,7 @@ async fn what_outlasts_the_grace_is_queued_again_with_the_same_attempt() {
         lines.iter().filter(|line| line["stream"] == "STDOUT").map(|line| text(&line["text"])).collect();
     assert_eq!(printed, ["attempt 1", "attempt 1"]);
     let said = system_lines(&lines);
-    assert!(said[0].contains("shuts down"), "{said:?}");
+    assert!(said[0].starts_with("Sending KILL to ") && said[1].contains("shuts down"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,14 +20,18 @@
 //! | A job uses a descriptor of the server | `jobs` |
 //! | A job reads a variable of the server | `jobs` |
 //! | Sensitive values for which building or running a search takes long, or much memory | `values` |
-//! | A document that stands for millions of selections: fragments that double, lists in lists | [`graphql`] |
-//! | A document that is costly to parse: brackets, braces, a long string, 100,000 fields, aliases, directives | [`graphql`] |
-//! | An introspection whose result is a power of the schema's size: types of fields of types | [`graphql`] |
+//! | A document that stands for millions of selections: fragments that double, lists in lists | `graphql` |
+//! | A document that is costly to parse: brackets, braces, a long string, 100,000 fields, aliases, directives | `graphql` |
+//! | An introspection whose result is a power of the schema's size: types of fields of types | `graphql` |
+//! | A job reads the memory, environment or descriptors of supervisors and the server, or traces them | `processes` |
+//! | A job looks for values of ended jobs in the memory of an idle supervisor | `processes` |
+//! | Properties become `LD_PRELOAD`, `LD_AUDIT`, `BASH_ENV`, `GIT_DIR` of the server's own processes | `processes` |
 
 mod connections;
 mod graphql;
 mod jobs;
 mod origins;
+mod processes;
 mod repositories;
 mod requests;
 mod secrets;
