@@ -9,9 +9,10 @@ use chrono_tz::Tz;
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::graphql::Settings;
-use crate::http::{Access, Bounds, Token};
+use crate::http::{Access, AllowedHost, AllowedOrigin, Bounds, Token, trusted_proxy};
 use crate::jobs::{MissedTicks, Rules};
 use crate::lease::Terms;
 use crate::runner::Limits;
@@ -94,6 +95,10 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// A second address to listen at, for /healthz, /readyz and /metrics only. Clients of the first one cannot take its connections.
+    #[arg(long, env = "JOBSTREAM_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+
     /// Where everything is kept: the database, and the workspaces' repositories. One server at a time uses it.
     #[arg(long, env = "JOBSTREAM_DATA_DIR", value_name = "DIRECTORY", default_value = "jobstream-data")]
     pub data_dir: PathBuf,
@@ -155,12 +160,17 @@ pub struct Options {
 
     /// Names by which clients may call the server, beside addresses and localhost: repeated, or separated by commas.
     #[arg(long, env = "JOBSTREAM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
-    pub allow_host: Vec<String>,
+    pub allow_host: Vec<AllowedHost>,
 
     /// Origins, such as `https://app.example.com`, whose pages may talk to the server, beside the server's own and this machine's:
     /// repeated, or separated by commas. `*` is any, and needs JOBSTREAM_TOKEN.
     #[arg(long, env = "JOBSTREAM_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub allow_origin: Vec<String>,
+    pub allow_origin: Vec<AllowedOrigin>,
+
+    /// Addresses or networks of proxies, such as `10.0.0.7` or `10.0.0.0/8`, whose X-Forwarded-For and Forwarded headers name the
+    /// client: repeated, or separated by commas.
+    #[arg(long, env = "JOBSTREAM_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',', value_parser = trusted_proxy)]
+    pub trusted_proxy: Vec<IpNet>,
 
     /// What the server logs of itself, to standard error: a level, or tracing's directives such as `info,jobstream::http=debug`.
     #[arg(long, env = "JOBSTREAM_LOG", value_name = "DIRECTIVES", default_value = "info")]
@@ -233,7 +243,7 @@ pub struct DatabaseOptions {
 pub enum ConfigError {
     /// The server could be reached from elsewhere, by anybody.
     #[error(
-        "--listen {0} can be reached from other machines, and whoever reaches the server can run anything here. \
+        "{0}, where the server would listen, can be reached from other machines, and whoever reaches the server can run anything here. \
          Set JOBSTREAM_TOKEN, or use --token-fd, to give a secret that clients must show, or listen at 127.0.0.1."
     )]
     TokenNeeded(SocketAddr),
@@ -243,6 +253,11 @@ pub enum ConfigError {
     /// A token that can be guessed is none.
     #[error("JOBSTREAM_TOKEN has to have at least 16 characters, and no white space.")]
     WeakToken,
+    /// A token that no client could show.
+    #[error(
+        "The token has characters that cannot be sent in an HTTP header: it may have visible ASCII characters only."
+    )]
+    UnsendableToken,
 }
 
 impl Options {
@@ -253,15 +268,27 @@ impl Options {
 
     /// Checks what clap cannot, and says what is asked of clients.
     pub fn access(&self, token: Option<&str>) -> Result<Access, ConfigError> {
-        match token {
-            None if !self.listen.ip().is_loopback() => return Err(ConfigError::TokenNeeded(self.listen)),
-            None if self.allow_origin.iter().any(|it| it == "*") => return Err(ConfigError::OriginsNeedToken),
-            Some(token) if token.len() < 16 || token.contains(char::is_whitespace) => {
+        let listens = [Some(self.listen), self.admin_listen];
+        let outside = listens.into_iter().flatten().find(|it| !it.ip().is_loopback());
+        match (token, outside) {
+            (None, Some(address)) => return Err(ConfigError::TokenNeeded(address)),
+            (None, None) if self.allow_origin.contains(&AllowedOrigin::Any) => {
+                return Err(ConfigError::OriginsNeedToken);
+            }
+            (Some(token), _) if token.len() < 16 || token.contains(char::is_whitespace) => {
                 return Err(ConfigError::WeakToken);
+            }
+            (Some(token), _) if !token.bytes().all(|it| it.is_ascii_graphic()) => {
+                return Err(ConfigError::UnsendableToken);
             }
             _ => {}
         }
-        Ok(Access { token: token.map(Token::new), hosts: self.allow_host.clone(), origins: self.allow_origin.clone() })
+        Ok(Access {
+            token: token.map(Token::new),
+            hosts: self.allow_host.clone(),
+            origins: self.allow_origin.clone(),
+            proxies: self.trusted_proxy.clone().into(),
+        })
     }
 
     /// What is said about jobs.

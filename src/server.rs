@@ -88,16 +88,19 @@ impl Server {
         jobs.set_name_keys().await.map_err(explain)?;
         jobs.begin_schedules(lease.node()).await.map_err(explain)?;
 
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .map_err(|error| format!("cannot listen at {}: {error}", options.listen))?;
+        let listener = listen(options.listen).await?;
         let address = listener.local_addr()?;
+        let admin = match options.admin_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let lifecycle = Lifecycle::default();
         let settings = options.graphql.clone();
         let api = Api::new(store.clone(), jobs.clone(), catalogue, events.clone(), metrics.clone(), settings).await?;
         let bounds = options.bounds.clone();
         let http = Http::new(api, store.clone(), events.clone(), access, bounds, lifecycle.clone(), metrics.clone());
-        let http = tokio::spawn(http.serve(listener));
+        let http = tokio::spawn(http.serve(listener, admin));
 
         let shutdown = Shutdown::default();
         let limits = options.limits();
@@ -124,6 +127,9 @@ impl Server {
         let runner = tokio::spawn(runner.run(options.slots));
         let sweeper = Sweeper::new(store, events, directory, metrics, options.keep_status_changes);
         let sweeper = tokio::spawn(sweeper.run());
+        if let Some(address) = admin_address {
+            tracing::info!(%address, "serving health and metrics at a second address");
+        }
         tracing::info!(slots = options.slots, "serving: GraphiQL is at http://{address}/");
         Ok(Self {
             address,
@@ -205,6 +211,10 @@ impl Server {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    Ok(TcpListener::bind(address).await.map_err(|error| format!("cannot listen at {address}: {error}"))?)
 }
 
 /// Why the database cannot be used, for whoever started the server.

@@ -44,7 +44,16 @@ impl Server {
 
     async fn on(directory: Arc<TempDir>, slots: usize, options: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_jobstream"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--slots", &slots.to_string(), "--data-dir"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--max-connections-per-address",
+                "16384",
+                "--slots",
+                &slots.to_string(),
+                "--data-dir",
+            ])
             .arg(directory.path().join("data"))
             .args(options)
             .stdin(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -39,7 +39,12 @@ pub(super) fn options(options: &Options, token: Option<&str>, findings: &mut Fin
 }
 
 pub(super) fn listener(options: &Options, findings: &mut Findings<'_>) {
-    let address = options.listen;
+    for address in [Some(options.listen), options.admin_listen].into_iter().flatten() {
+        can_listen(address, findings);
+    }
+}
+
+fn can_listen(address: SocketAddr, findings: &mut Findings<'_>) {
     match TcpListener::bind(address) {
         Ok(_) => findings.ok(format!("{address} can be listened at")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {

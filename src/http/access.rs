@@ -1,21 +1,27 @@
-//! Who may talk to the server: the token, and the Host and Origin headers.
+//! Who may talk to the server: the token, and the Host, Origin and Sec-Fetch-Site headers.
 //!
 //! Without a token the server listens to this machine only; but a browser on this machine shows pages from elsewhere. A page
-//! of another site is told by its Origin, and a name of its own that it has made point here (DNS rebinding) by its Host.
+//! of another site is told by its Origin, and a name of its own that it has made point here (DNS rebinding) by its Host. A page can
+//! send a GET without an Origin; then the browser says in Sec-Fetch-Site that another site has sent it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use subtle::ConstantTimeEq;
 
 use super::Http;
-use super::reply::failure;
+use super::address::TrustedProxies;
+use super::origin::{AllowedHost, AllowedOrigin, Authority, Origin};
+use super::reply::{failure, refusal};
 use crate::error::Error;
 use crate::graphql::Caller;
+
+/// The page that links of other sites may lead to.
+const PAGE: &str = "/";
 
 /// A secret that clients show. Its `Debug` hides it.
 #[derive(Clone)]
@@ -44,87 +50,170 @@ pub struct Access {
     /// The token that clients must show, if there is one.
     pub token: Option<Token>,
     /// Names, beside addresses and `localhost`, that clients may call the server by.
-    pub hosts: Vec<String>,
-    /// Origins, beside the server's own and those of this machine, whose pages may talk to it: `*` for any.
-    pub origins: Vec<String>,
+    pub hosts: Vec<AllowedHost>,
+    /// Origins, beside the server's own and those of this machine, whose pages may talk to it.
+    pub origins: Vec<AllowedOrigin>,
+    /// Proxies whose forwarded headers say who the client is.
+    pub proxies: TrustedProxies,
+}
+
+/// The result of an authentication.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Authentication {
+    /// The token is right, or none is needed.
+    Passed(Caller),
+    /// There is no bearer token.
+    NoToken,
+    /// There is a bearer token, and it is not the server's.
+    WrongToken,
+}
+
+impl Authentication {
+    /// Who passed.
+    pub(super) fn caller(self) -> Option<Caller> {
+        match self {
+            Self::Passed(caller) => Some(caller),
+            Self::NoToken | Self::WrongToken => None,
+        }
+    }
 }
 
 impl Access {
-    /// Who shows an `Authorization` of this value, if that is good enough.
-    pub(super) fn admit(&self, authorization: Option<&str>) -> Option<Caller> {
-        let Some(token) = &self.token else { return Some(Caller::default()) };
-        let (scheme, shown) = authorization?.split_once(' ')?;
-        let admitted = scheme.eq_ignore_ascii_case("Bearer") && token.is(shown.trim());
-        admitted.then(|| Caller::with_token(shown.trim()))
-    }
-
-    /// Who sends these headers, if they say enough.
-    pub(super) fn admit_headers(&self, headers: &HeaderMap) -> Option<Caller> {
-        self.admit(text(headers, header::AUTHORIZATION))
-    }
-
-    /// Whether pages of an origin may talk to the server, which they call by this host.
-    pub(super) fn knows_origin(&self, origin: &str, host: &str) -> bool {
-        let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-        let own = authority.eq_ignore_ascii_case(host);
-        let neighbour = is_local(host_name(authority)) && is_local(host_name(host));
-        own || neighbour || self.origins.iter().any(|it| it == "*" || it.eq_ignore_ascii_case(origin))
-    }
-
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Error> {
-        let host = text(headers, header::HOST).unwrap_or_default();
-        let name = host_name(host);
-        if !is_address(name) && !is_local(name) && !self.hosts.iter().any(|it| it.eq_ignore_ascii_case(name)) {
-            return Err(Error::Forbidden(format!(
-                "The server does not know the name {name:?}. If it is its own, allow it with --allow-host."
-            )));
+    /// Authenticates by the value of an `Authorization`.
+    pub(super) fn authenticate(&self, authorization: Option<&str>) -> Authentication {
+        let Some(token) = &self.token else { return Authentication::Passed(Caller::default()) };
+        let shown = authorization.and_then(|it| it.split_once(' '));
+        match shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")) {
+            None => Authentication::NoToken,
+            Some((_, shown)) if token.is(shown.trim()) => Authentication::Passed(Caller::with_token(shown.trim())),
+            Some(_) => Authentication::WrongToken,
         }
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let origin = origin.to_str().unwrap_or_default();
-        if self.knows_origin(origin, host) {
+    }
+
+    /// Authenticates by the headers of a request. Of several `Authorization` headers none counts.
+    pub(super) fn authenticate_headers(&self, headers: &HeaderMap) -> Authentication {
+        match only(headers, AUTHORIZATION) {
+            Ok(authorization) => self.authenticate(authorization),
+            Err(_) if self.token.is_none() => self.authenticate(None),
+            Err(_) => Authentication::WrongToken,
+        }
+    }
+
+    /// Refuses a request that calls the server by a name that is not its own, or that a page of another site sends.
+    fn check(&self, request: &Request) -> Result<(), Objection> {
+        let headers = request.headers();
+        let host = only(headers, HOST)?.unwrap_or_default();
+        if request.uri().authority().is_some_and(|it| !it.as_str().eq_ignore_ascii_case(host)) {
+            return Err(Objection::Malformed("The Host header and the request's target name different hosts."));
+        }
+        let Some(server) = Authority::parse(host).filter(|it| it.is_known(&self.hosts)) else {
+            return Err(Objection::Forbidden(format!(
+                "The server does not know the name {host:?}. If it is its own, allow it with --allow-host."
+            )));
+        };
+        let site = FetchSite::of(headers);
+        let Some(origin) = only(headers, ORIGIN)? else {
+            let any = || self.origins.contains(&AllowedOrigin::Any);
+            return if site != FetchSite::Other || is_link_to_page(request) || any() {
+                Ok(())
+            } else {
+                Err(Objection::Forbidden("Pages of other sites may not send requests without an Origin.".to_owned()))
+            };
+        };
+        let parsed = Origin::parse(origin);
+        let known = self.origins.iter().any(|it| it.allows(parsed.as_ref()))
+            || parsed.is_some_and(|it| {
+                // With TLS taken off by a proxy, only the browser knows whether the schemes are the same.
+                it.is_of(&server) && site != FetchSite::Other || it.is_neighbour_of(&server)
+            });
+        if known {
             return Ok(());
         }
-        Err(Error::Forbidden(format!(
+        Err(Objection::Forbidden(format!(
             "Pages of {origin:?} may not talk to this server. Allow them with --allow-origin."
         )))
     }
 }
 
+/// Why a request is refused by its headers.
+enum Objection {
+    Malformed(&'static str),
+    Forbidden(String),
+}
+
+impl From<Objection> for Response {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Malformed(message) => refusal(StatusCode::BAD_REQUEST, message),
+            Objection::Forbidden(message) => failure(Error::Forbidden(message)),
+        }
+    }
+}
+
+/// Which pages a browser sends a request for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FetchSite {
+    /// A browser that does not say, or a client that is no browser.
+    Unknown,
+    /// A page of the same origin; or none, where the user typed the address.
+    Same,
+    /// A page of another origin: that of another site, or of another port or subdomain of the same one.
+    Other,
+}
+
+impl FetchSite {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all("sec-fetch-site").iter();
+        match (values.next().map(|it| it.as_bytes()), values.next()) {
+            (None, _) => Self::Unknown,
+            (Some(b"same-origin" | b"none"), None) => Self::Same,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a request opens GraphiQL in a tab: links of other sites may do that.
+fn is_link_to_page(request: &Request) -> bool {
+    let is = |name: &str, value: &str| request.headers().get(name).is_some_and(|it| it == value);
+    [Method::GET, Method::HEAD].contains(request.method())
+        && request.uri().path() == PAGE
+        && is("sec-fetch-mode", "navigate")
+        && is("sec-fetch-dest", "document")
+}
+
 /// Refuses requests that come from a page of another site, or by a name that is not the server's.
 pub(super) async fn require_known_origin(State(http): State<Http>, request: Request, next: Next) -> Response {
-    match http.access.check_origin(request.headers()) {
+    match http.access.check(&request) {
         Ok(()) => next.run(request).await,
-        Err(error) => failure(error),
+        Err(objection) => objection.into(),
     }
 }
 
 /// Refuses requests without the token.
 pub(super) async fn require_token(State(http): State<Http>, request: Request, next: Next) -> Response {
-    if http.access.admit_headers(request.headers()).is_some() {
-        next.run(request).await
-    } else {
-        failure(Error::Unauthenticated)
+    match http.access.authenticate_headers(request.headers()) {
+        Authentication::Passed(_) => next.run(request).await,
+        refused => {
+            let client = http.client(request.extensions(), request.headers());
+            http.unauthenticated(client, refused).await
+        }
     }
 }
 
 /// A header's value, if it is text.
-pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The host of `host:port`, without the brackets of an IPv6 address.
-fn host_name(authority: &str) -> &str {
-    match authority.strip_prefix('[').and_then(|it| it.split_once(']')) {
-        Some((address, _)) => address,
-        None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
+/// The value of a header that may come once only.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Objection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(|it| it.to_str()), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) => Ok(Some(value)),
+        (Some(Err(_)), None) => Err(Objection::Malformed("The headers Host, Origin and Authorization are ASCII text.")),
+        (_, Some(_)) => {
+            Err(Objection::Malformed("The headers Host, Origin and Authorization may each come once only."))
+        }
     }
-}
-
-fn is_address(name: &str) -> bool {
-    name.parse::<IpAddr>().is_ok()
-}
-
-fn is_local(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|it| it.is_loopback())
 }

@@ -14,6 +14,11 @@ pub struct Bounds {
     #[arg(long, env = "JOBSTREAM_MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 16_384)]
     pub max_connections: usize,
 
+    /// Maximum number of open connections from one client address, an IPv6 network of 64 bits counting as one. Trusted proxies
+    /// are exempt; behind them it bounds the WebSockets, event streams and followed logs of each client.
+    #[arg(long, env = "JOBSTREAM_MAX_CONNECTIONS_PER_ADDRESS", value_name = "NUMBER", default_value_t = 1_024)]
+    pub max_connections_per_address: usize,
+
     /// How many operations may be active at a time on a WebSocket.
     #[arg(long, env = "JOBSTREAM_MAX_OPERATIONS", value_name = "NUMBER", default_value_t = 100)]
     pub max_operations: usize,

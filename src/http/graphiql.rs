@@ -40,7 +40,6 @@ pub(super) async fn page(headers: HeaderMap) -> Response {
         (header::CACHE_CONTROL, "no-cache"),
         (header::ETAG, PAGE_TAG.as_str()),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, page).into_response() }
 }
@@ -53,7 +52,6 @@ pub(super) async fn asset(Path(name): Path<String>, uri: Uri) -> Response {
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
         // Of a worker, its own policy counts and not the page's.
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, content).into_response()
 }
@@ -63,7 +61,6 @@ fn explanation() -> Response {
         (header::CONTENT_TYPE, content_type(PAGE)),
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_SECURITY_POLICY, EXPLANATION_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, EXPLANATION).into_response()
 }

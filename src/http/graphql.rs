@@ -2,7 +2,7 @@
 
 use async_graphql::parser::types::OperationType;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequestParts, Query, Request, State, WebSocketUpgrade};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
@@ -11,24 +11,22 @@ use tokio::time::timeout;
 
 use super::accept::MediaType;
 use super::access::text;
-use super::reply::{failure, refusal};
+use super::reply::refusal;
 use super::{Bounds, Http, sse, websocket};
-use crate::error::Error;
 use crate::graphql::{Answer, Caller, Operation};
 
 const JSON: &str = "application/json";
 
 /// Carries out a request, or begins a WebSocket.
 pub(super) async fn handle(State(http): State<Http>, request: Request) -> Response {
-    let caller = http.access.admit_headers(request.headers());
+    let authentication = http.access.authenticate_headers(request.headers());
     if websocket::is_upgrade(request.headers()) {
-        let (mut parts, _) = request.into_parts();
-        return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-            Ok(upgrade) => websocket::accept(http, upgrade, caller, parts.extensions.remove()),
-            Err(rejection) => refusal(rejection.status(), &rejection.body_text()),
-        };
+        return websocket::accept(http, request.into_parts().0, authentication);
     }
-    let Some(caller) = caller else { return failure(Error::Unauthenticated) };
+    let Some(caller) = authentication.caller() else {
+        let client = http.client(request.extensions(), request.headers());
+        return http.unauthenticated(client, authentication).await;
+    };
     let Some(media_type) = MediaType::best(request.headers()) else {
         return refusal(StatusCode::NOT_ACCEPTABLE, "Accept application/json or application/graphql-response+json.");
     };
@@ -63,6 +61,7 @@ struct NotGraphQl(StatusCode, String);
 
 async fn answer(http: &Http, request: Request, caller: Caller, media_type: MediaType) -> Result<Response, NotGraphQl> {
     let over_get = request.method() == Method::GET;
+    let client = http.client(request.extensions(), request.headers());
     let operation = match *request.method() {
         Method::GET => from_query_string(&request)?,
         Method::POST => from_body(request, &http.bounds).await?,
@@ -77,7 +76,7 @@ async fn answer(http: &Http, request: Request, caller: Caller, media_type: Media
         return Err(NotGraphQl(StatusCode::METHOD_NOT_ALLOWED, "Mutations are not carried out over GET.".to_owned()));
     }
     if media_type == MediaType::EventStream {
-        return Ok(sse::begin(http, prepared));
+        return Ok(sse::begin(http, prepared, client));
     }
     if prepared.kind() == OperationType::Subscription {
         let message = "Subscriptions are served over WebSocket, and to clients that accept text/event-stream.";

@@ -5,7 +5,7 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, Stream, TryStreamExt};
 use serde::Serialize;
@@ -21,8 +21,6 @@ use crate::store::{Conn, Enough, Store};
 
 const NDJSON: &str = "application/x-ndjson";
 const PLAIN: &str = "text/plain; charset=utf-8";
-/// What a job has printed is text, whatever it looks like to a browser.
-const NOT_GUESSED: [(HeaderName, &str); 1] = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
 /// How much is read at once.
 const ENOUGH: Enough = Enough { lines: 20_000, bytes: 256 * 1024 };
 
@@ -51,6 +49,7 @@ pub(super) async fn handle(
     State(http): State<Http>,
     id: Result<Path<String>, PathRejection>,
     parameters: Result<Query<Parameters>, QueryRejection>,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Response {
     let (id, parameters) = match (id, parameters) {
@@ -74,9 +73,9 @@ pub(super) async fn handle(
     };
     if !wanted.follow {
         let stored = stored(http.store, job, wanted.from).map_ok(move |lines| as_bytes(&lines)).inspect_err(broken_off);
-        return (content_type, NOT_GUESSED, Body::from_stream(stored)).into_response();
+        return (content_type, Body::from_stream(stored)).into_response();
     }
-    let place = match http.take_place() {
+    let place = match http.take_place(http.client(&extensions, &headers)) {
         Ok(place) => (place, http.metrics.log_followed()),
         Err(full) => return failure(full),
     };
@@ -86,8 +85,7 @@ pub(super) async fn handle(
         as_bytes(&lines)
     });
     let lines = lines.inspect_err(broken_off);
-    let as_it_comes = [UNBUFFERED, (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    (content_type, NOT_GUESSED, as_it_comes, Extension(Followed), Body::from_stream(lines)).into_response()
+    (content_type, [UNBUFFERED], Extension(Followed), Body::from_stream(lines)).into_response()
 }
 
 /// What is asked for.

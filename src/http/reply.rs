@@ -14,6 +14,33 @@ use crate::graphql::Refusal;
 pub(super) const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
+/// Tells browsers and proxies to keep no copy.
+pub(super) const NOT_STORED: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+/// Tells browsers to believe the content type: what a job has printed is text, whatever it looks like.
+const NOT_GUESSED: (HeaderName, HeaderValue) = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+/// Adds the headers that every response has. A response that may be stored says so itself.
+pub(super) async fn with_safe_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let (nosniff, value) = NOT_GUESSED;
+    headers.insert(nosniff, value);
+    let (cache_control, value) = NOT_STORED;
+    headers.entry(cache_control).or_insert(value);
+    response
+}
+
+/// The answer to a client that has shown too many wrong tokens.
+pub(super) fn too_many_attempts() -> Response {
+    let message = "Too many wrong tokens came from this address. Try again later.".to_owned();
+    let mut response = failure(Error::LimitExceeded(message));
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The answer to a request that failed: its status follows from the error.
 pub(super) fn failure(error: Error) -> Response {
     let status = match &error {

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 
 use super::Http;
-use super::reply::{UNBUFFERED, failure};
+use super::address::ClientAddress;
+use super::reply::{NOT_STORED, UNBUFFERED, failure};
 use crate::graphql::{Answer, Prepared, Refusal};
 
 /// Begins a stream of an operation's answers.
-pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {
-    let place = match http.take_place() {
+pub(super) fn begin(http: &Http, prepared: Prepared, client: ClientAddress) -> Response {
+    let place = match http.take_place(client) {
         Ok(place) => (place, http.metrics.event_stream_opened()),
         Err(full) => return failure(full),
     };
@@ -23,12 +24,12 @@ pub(super) fn begin(http: &Http, prepared: Prepared) -> Response {
         event
     });
     let alive = KeepAlive::new().interval(http.bounds.ping_interval);
-    ([UNBUFFERED], Sse::new(events).keep_alive(alive)).into_response()
+    ([UNBUFFERED, NOT_STORED], Sse::new(events).keep_alive(alive)).into_response()
 }
 
 /// Tells that an operation is refused. As an event: a browser's `EventSource` shows nothing else.
 pub(super) fn refuse(refusal: Refusal) -> Response {
-    Sse::new(events(stream::iter([Answer::Refused(refusal)]))).into_response()
+    ([NOT_STORED], Sse::new(events(stream::iter([Answer::Refused(refusal)])))).into_response()
 }
 
 fn events(answers: impl Stream<Item = Answer>) -> impl Stream<Item = Result<Event, Infallible>> {

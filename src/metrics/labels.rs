@@ -212,6 +212,8 @@ label! {
     ConnectionRefusal {
         /// As many are open as may be.
         Limit = "limit",
+        /// As many are open from the client's address as may be.
+        Address = "address",
         /// The client speaks no protocol that the server does.
         Protocol = "protocol",
     }

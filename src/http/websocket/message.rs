@@ -1,12 +1,13 @@
 //! The messages of graphql-transport-ws.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::fmt;
 
-use axum::extract::ws::Utf8Bytes;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// What a client says.
 #[derive(Deserialize)]
@@ -18,16 +19,38 @@ pub(super) struct Said<'a> {
     pub(super) payload: Option<&'a RawValue>,
 }
 
-/// The payload of `connection_init`: what would be headers, if browsers could set them.
-#[derive(Default, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Init(HashMap<String, Value>);
+/// The payload of `connection_init`: what would be headers, if browsers could set them. As in HTTP, the case of `Authorization` does
+/// not count, and it comes once only: a message is one attempt to authenticate.
+#[derive(Debug, Default)]
+pub(super) struct Init {
+    pub(super) authorization: Option<String>,
+}
 
-impl Init {
-    /// Every `Authorization`. As in HTTP, it may be written in capitals or not; a client that merges its settings may send both.
-    pub(super) fn authorizations(&self) -> impl Iterator<Item = &str> {
-        let named = self.0.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        named.filter_map(|(_, value)| value.as_str())
+impl<'de> Deserialize<'de> for Init {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Payload;
+
+        impl<'de> Visitor<'de> for Payload {
+            type Value = Init;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Init, A::Error> {
+                let mut authorization = None;
+                while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+                    if !name.eq_ignore_ascii_case("authorization") {
+                        map.next_value::<IgnoredAny>()?;
+                    } else if authorization.replace(map.next_value::<Value>()?).is_some() {
+                        return Err(A::Error::custom("several authorizations"));
+                    }
+                }
+                Ok(Init { authorization: authorization.and_then(|it| it.as_str().map(str::to_owned)) })
+            }
+        }
+
+        deserializer.deserialize_map(Payload)
     }
 }
 

@@ -1,25 +1,35 @@
 //! GraphQL over WebSocket: the graphql-transport-ws protocol, as PROTOCOL.md of the npm package graphql-ws says it.
 
+mod gate;
+mod handshake;
 mod message;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::WebSocketUpgrade;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::stream::{AbortHandle, BoxStream, SelectAll, StreamExt, abortable};
 use futures_util::{FutureExt, SinkExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use serde_json::value::RawValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
+use self::gate::{Gate, TooMuch};
+pub(super) use self::handshake::{Handshake, is_upgrade};
 use self::message::{ACK, Envelope, Init, PONG, Said};
 use super::Http;
-use super::access::text;
-use super::listener::Accepted;
+use super::access::Authentication;
+use super::address::ClientAddress;
+use super::connections::Place;
+use super::peers::{ConnectionPermit, ConnectionUse};
 use super::reply::{failure, refusal};
 use crate::error::Error;
 use crate::graphql::{Answer, Caller, Operation};
@@ -33,47 +43,50 @@ const WRITE_BUFFER: usize = 16 * 1024;
 const TOGETHER: usize = 64;
 /// How long a client may take to answer a close, or to read what is still to be told before it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const NOT_TEXT: u16 = 1007;
+const TOO_BIG: u16 = 1009;
 /// What stands for a close without a code.
 const NO_STATUS: u16 = 1005;
 /// When all that has happened is taken to be told.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// Whether a request asks for a WebSocket.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    text(headers, header::UPGRADE).is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
-}
-
-/// Answers the handshake of a client that has said who it is already, or has yet to.
-pub(super) fn accept(
-    http: Http,
-    upgrade: WebSocketUpgrade,
-    caller: Option<Caller>,
-    accepted: Option<Accepted>,
-) -> Response {
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .max_message_size(http.bounds.max_request_bytes)
-        .max_frame_size(http.bounds.max_request_bytes)
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER);
-    if upgrade.selected_protocol().is_none() {
+/// Answers the handshake of a client that has authenticated already, or has yet to.
+pub(super) fn accept(http: Http, mut parts: Parts, authentication: Authentication) -> Response {
+    let handshake = match Handshake::take(&mut parts) {
+        Ok(handshake) => handshake,
+        Err((status, message)) => return refusal(status, message),
+    };
+    if !handshake::offers(&parts.headers, PROTOCOL) {
         let message = format!(
             "The subprotocol of this WebSocket is {PROTOCOL}. The older one, which calls itself graphql-ws, is not spoken."
         );
         http.metrics.connection_refused(ConnectionRefusal::Protocol);
         return refusal(StatusCode::BAD_REQUEST, &message);
     }
-    let place = match http.take_place() {
-        Ok(place) => (place, http.metrics.websocket_opened()),
+    let client = http.client(&parts.extensions, &parts.headers);
+    let permit = parts.extensions.remove::<ConnectionPermit>();
+    // A client that has yet to authenticate takes a place when it does.
+    let place = match authentication.caller().map(|_| http.take_place(client)).transpose() {
+        Ok(place) => place,
         Err(full) => return failure(full),
     };
+    let response = handshake.accept(PROTOCOL);
+    let opened = http.metrics.websocket_opened();
     let sockets = http.lifecycle.sockets.clone();
-    upgrade.on_upgrade(move |socket| {
-        sockets.track_future(async move {
-            let _places = (place, accepted);
-            Connection::new(http, socket, caller).run().await;
-        })
-    })
+    let bounds = &http.bounds;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(bounds.max_request_bytes))
+        .max_frame_size(Some(bounds.max_request_bytes))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER);
+    tokio::spawn(sockets.track_future(async move {
+        let _open = opened;
+        let Ok(upgraded) = handshake.connection.await else { return };
+        let gate = Gate::closed(TokioIo::new(upgraded));
+        let socket = WebSocketStream::from_raw_socket(gate, Role::Server, Some(config)).await;
+        Connection::new(http, socket, client, permit, authentication, place).run().await;
+    }));
+    response
 }
 
 /// What an operation says.
@@ -84,9 +97,13 @@ enum Event {
 
 struct Connection {
     http: Http,
-    socket: WebSocket,
-    caller: Option<Caller>,
-    initialised: bool,
+    socket: WebSocketStream<Gate<TokioIo<Upgraded>>>,
+    client: ClientAddress,
+    permit: Option<ConnectionPermit>,
+    /// By the headers of the handshake, until the connection is initialised.
+    authentication: Authentication,
+    place: Option<Place>,
+    initialised: Option<Initialised>,
     /// What the client closed the connection with.
     closed_with: Option<u16>,
     /// Every operation's events, with what they go out in; and how to end each.
@@ -94,24 +111,40 @@ struct Connection {
     operations: HashMap<String, AbortHandle>,
 }
 
+/// An initialised connection is that of this caller, and is not idle.
+struct Initialised {
+    caller: Caller,
+    _in_use: Option<ConnectionUse>,
+}
+
 /// The connection is over: it is to be closed with this, or is closed already.
 struct Over(Option<(u16, &'static str)>);
 
-impl From<axum::Error> for Over {
-    fn from(error: axum::Error) -> Self {
-        let error = error.into_inner();
-        match error.downcast_ref() {
-            Some(tungstenite::Error::Capacity(_)) => Self(Some((1009, "Message too big"))),
-            Some(tungstenite::Error::Utf8(_)) => Self(Some((1007, "A text is UTF-8"))),
+impl From<tungstenite::Error> for Over {
+    fn from(error: tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Capacity(_) => Self(Some((TOO_BIG, "Message too big"))),
+            tungstenite::Error::Io(error) if error.get_ref().is_some_and(|it| it.is::<TooMuch>()) => {
+                Self(Some((TOO_BIG, "Too much before the initialisation")))
+            }
+            tungstenite::Error::Utf8(_) => Self(Some((NOT_TEXT, "A text is UTF-8"))),
             _ => Self(None),
         }
     }
 }
 
 impl Connection {
-    fn new(http: Http, socket: WebSocket, caller: Option<Caller>) -> Self {
+    fn new(
+        http: Http,
+        socket: WebSocketStream<Gate<TokioIo<Upgraded>>>,
+        client: ClientAddress,
+        permit: Option<ConnectionPermit>,
+        authentication: Authentication,
+        place: Option<Place>,
+    ) -> Self {
         let (events, operations) = (SelectAll::new(), HashMap::new());
-        Self { http, socket, caller, initialised: false, closed_with: None, events, operations }
+        let (initialised, closed_with) = (None, None);
+        Self { http, socket, client, permit, authentication, place, initialised, closed_with, events, operations }
     }
 
     async fn run(mut self) {
@@ -119,11 +152,27 @@ impl Connection {
         let metrics = self.http.metrics.clone();
         let Some((code, reason)) = reason else { return metrics.websocket_closed(self.closed_with) };
         metrics.websocket_closed(Some(code));
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let close = Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
         if timeout(CLOSE_TIMEOUT, self.socket.send(close)).await.is_ok() {
             // The client's own close, so that it reads ours before the connection ends.
-            let _ = timeout(CLOSE_TIMEOUT, async { while let Some(Ok(_)) = self.socket.recv().await {} }).await;
+            let _ = timeout(CLOSE_TIMEOUT, async {
+                while let Some(Ok(_)) = self.socket.next().await {}
+                if [TOO_BIG, NOT_TEXT].contains(&code) {
+                    self.discard_rest().await;
+                }
+            })
+            .await;
         }
+    }
+
+    /// Reads what the client has sent beyond an error. To close a connection with bytes that are not read would reset it, and the client
+    /// might lose the close frame.
+    async fn discard_rest(&mut self) {
+        let gate = self.socket.get_mut();
+        gate.open();
+        let _ = gate.shutdown().await;
+        let mut scrap = [0; READ_BUFFER];
+        while gate.read(&mut scrap).await.is_ok_and(|count| count > 0) {}
     }
 
     async fn serve(&mut self) -> Over {
@@ -138,12 +187,20 @@ impl Connection {
         let bounds = self.http.bounds.clone();
         let closing = self.http.lifecycle.closing.clone().cancelled_owned();
         tokio::pin!(closing);
+        let permit = self.permit.clone();
+        let evicted = async {
+            match &permit {
+                Some(permit) => permit.evicted().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(evicted);
         let mut pings = interval_at(began + bounds.ping_interval, bounds.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_since = None;
         loop {
             tokio::select! {
-                message = self.socket.recv() => match message {
+                message = self.socket.next() => match message {
                     Some(message) => {
                         silent_since = None;
                         self.hear(message?).await?;
@@ -166,9 +223,11 @@ impl Connection {
                 () = at(silent_since.map(|since| since + bounds.client_timeout)) => {
                     return Err(Over(Some((4499, "No sign of life"))));
                 }
-                () = at((!self.initialised).then_some(began + bounds.init_timeout)) => {
+                () = at(self.initialised.is_none().then_some(began + bounds.init_timeout)) => {
                     return Err(Over(Some((4408, "Connection initialisation timeout"))));
                 }
+                // Another connection has its place.
+                () = &mut evicted, if self.initialised.is_none() => return Err(Over(None)),
                 () = &mut closing => {
                     let _ = timeout(CLOSE_TIMEOUT, self.tell_what_is_left()).await;
                     return Err(Over(Some((1012, "Service restart"))));
@@ -191,9 +250,9 @@ impl Connection {
             Message::Text(text) => text,
             Message::Binary(_) => return Err(invalid()),
             // tungstenite answers pings and closes by itself.
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
             Message::Close(frame) => {
-                self.closed_with = Some(frame.map_or(NO_STATUS, |frame| frame.code));
+                self.closed_with = Some(frame.map_or(NO_STATUS, |frame| frame.code.into()));
                 return Ok(());
             }
         };
@@ -218,25 +277,44 @@ impl Connection {
     }
 
     async fn initialise(&mut self, payload: Option<&RawValue>) -> Result<(), Over> {
-        if self.initialised {
+        if self.initialised.is_some() {
             return Err(Over(Some((4429, "Too many initialisation requests"))));
         }
         let init: Init = match payload {
             Some(payload) => serde_json::from_str(payload.get()).map_err(|_| invalid())?,
             None => Init::default(),
         };
-        if self.caller.is_none() {
-            self.caller = init.authorizations().find_map(|it| self.http.access.admit(Some(it)));
+        let caller = match self.authenticate(init.authorization.as_deref()) {
+            Authentication::Passed(caller) => caller,
+            refused => {
+                self.http.refuse(self.client, refused).await;
+                return Err(Over(Some((4403, "Forbidden"))));
+            }
+        };
+        if self.place.is_none() {
+            let place = self.http.take_place(self.client).map_err(|_| Over(Some((1013, "Too many connections"))))?;
+            self.place = Some(place);
         }
-        if self.caller.is_none() {
-            return Err(Over(Some((4403, "Forbidden"))));
+        let in_use = self.permit.as_ref().map(ConnectionPermit::begin_use);
+        if self.permit.as_ref().is_some_and(ConnectionPermit::is_evicted) {
+            return Err(Over(None));
         }
-        self.initialised = true;
+        self.initialised = Some(Initialised { caller, _in_use: in_use });
+        self.socket.get_mut().open();
         self.say(Utf8Bytes::from_static(ACK)).await
     }
 
+    /// The better of what the handshake and the initialisation show. A wrong token in the handshake stays wrong, so that it counts as one.
+    fn authenticate(&self, authorization: Option<&str>) -> Authentication {
+        match (self.authentication, self.http.access.authenticate(authorization)) {
+            (passed @ Authentication::Passed(_), _) | (_, passed @ Authentication::Passed(_)) => passed,
+            (Authentication::WrongToken, _) => Authentication::WrongToken,
+            (Authentication::NoToken, refused) => refused,
+        }
+    }
+
     async fn subscribe(&mut self, id: String, payload: Option<&RawValue>) -> Result<(), Over> {
-        let Some(caller) = self.caller.filter(|_| self.initialised) else {
+        let Some(&Initialised { caller, .. }) = self.initialised.as_ref() else {
             return Err(Over(Some((4401, "Unauthorized"))));
         };
         if self.operations.contains_key(&id) {
@@ -307,7 +385,7 @@ impl Connection {
 }
 
 /// What a client is sent, unless it does not read for so long. Then there is nothing that it could be told.
-async fn in_time(patience: Duration, sent: impl Future<Output = Result<(), axum::Error>>) -> Result<(), Over> {
+async fn in_time(patience: Duration, sent: impl Future<Output = Result<(), tungstenite::Error>>) -> Result<(), Over> {
     tokio::pin!(sent);
     // Nearly always there is room, and no need of a timer.
     let sent = match sent.as_mut().now_or_never() {
