@@ -24,7 +24,7 @@ impl Events {
     fn of(request: Value, response: reqwest::Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(header(&response, "content-type"), "text/event-stream");
-        assert_eq!(header(&response, "cache-control"), "no-cache");
+        assert_eq!(header(&response, "cache-control"), "no-store");
         Self { request, response, read: String::new() }
     }
 

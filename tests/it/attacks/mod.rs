@@ -26,6 +26,16 @@
 //! | A job reads the memory, environment or descriptors of supervisors and the server, or traces them | `processes` |
 //! | A job looks for values of ended jobs in the memory of an idle supervisor | `processes` |
 //! | Properties become `LD_PRELOAD`, `LD_AUDIT`, `BASH_ENV`, `GIT_DIR` of the server's own processes | `processes` |
+//! | A client without the token asks every path, with odd methods and tokens | `connections` |
+//! | One WebSocket message tries many tokens | `connections` |
+//! | A client without the token sends large messages, many small ones, endless fragments, large heads | `connections` |
+//! | A client guesses tokens, also with forwarded headers that it makes up | `connections` |
+//! | A peer holds many idle connections, half requests, WebSockets that it does not initialise | `connections` |
+//! | A client sends odd frames, messages and handshakes | `connections` |
+//! | A page of another site has an Origin, or uses a Host, that looks like one that is allowed | `origins` |
+//! | A page of another site sends a GET that has no Origin | `origins` |
+//! | A page sends mutations as forms, as text, and over GET | `origins` |
+//! | A browser keeps a log, or takes it for a page | `origins` |
 
 mod connections;
 mod graphql;

@@ -1,7 +1,9 @@
 //! A server to test: the real program, on a directory of its own.
 //!
-//! What is asked of it through the API is in `requests`, whether the responses conform to the schema in `conformance`, what it counts in `exposition`, its WebSockets in `wire`, waiting in
-//! `waiting`. A PostgreSQL for it is in `postgres`, what may be before that in `pooler`, and connections that break in `proxy`.
+//! Requests through the API are in `requests`, requests as bytes in `raw`, the check of every
+//! response against the schema in `conformance`, metrics in `exposition`, WebSockets in `wire`,
+//! waiting in `waiting`. A PostgreSQL for a server is in `postgres`, a pooler before it in `pooler`,
+//! and connections that break in `proxy`.
 
 mod client;
 pub mod conformance;
@@ -10,6 +12,7 @@ pub mod installation;
 pub mod pooler;
 pub mod postgres;
 pub mod proxy;
+pub mod raw;
 mod requests;
 pub mod unprivileged;
 mod waiting;
