@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -20,6 +19,7 @@ use crate::secret::{SecretError, SecretOptions, Secrets};
 use crate::store::{DatabaseUrl, Synchronous};
 use crate::task::MeltanoOptions;
 use crate::webhooks::WebhookOptions;
+use crate::zone::Zone;
 
 const AFTER_HELP: &str = "Seconds may have a fraction, as in 0.5. The bearer token that clients must show, if there is to be one, has 16 \
     characters or more. It is given with --token-fd, with --token-file, or in the environment variable JOBSTREAM_TOKEN.";
@@ -145,9 +145,11 @@ pub struct Options {
     #[arg(long, env = "JOBSTREAM_KEEP_STATUS_CHANGES", value_name = "NUMBER", default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub keep_status_changes: i64,
 
-    /// The time zone of schedules: a name of the IANA database, such as `Europe/Berlin`.
+    /// The time zone of schedules: a name of the IANA database, such as `Europe/Berlin`. Its rules
+    /// are from the newer of two copies of that: the one that is compiled in, and the machine's in
+    /// TZDIR or /usr/share/zoneinfo.
     #[arg(long, env = "JOBSTREAM_TIME_ZONE", value_name = "NAME", default_value = "UTC")]
-    pub time_zone: Tz,
+    pub time_zone: Zone,
 
     /// What becomes of the ticks of schedules that come while no server is up.
     #[arg(long, env = "JOBSTREAM_MISSED_TICKS", value_name = "WHAT", value_enum, default_value_t = MissedTicks::Skip)]
@@ -293,13 +295,12 @@ impl Options {
 
     /// What is said about jobs.
     pub fn rules(&self) -> Rules {
-        let Self { retry_backoff, workspace_slots, time_zone: zone, missed_ticks, .. } = *self;
         Rules {
-            retry_backoff,
+            retry_backoff: self.retry_backoff,
             fenced: self.is_fenced(),
-            workspace_slots,
-            zone,
-            missed_ticks,
+            workspace_slots: self.workspace_slots,
+            zone: self.time_zone.rules().clone(),
+            missed_ticks: self.missed_ticks,
             private_webhooks: self.webhooks.allow_private_webhooks,
             file_repositories: self.allow_file_repositories,
         }

@@ -5,7 +5,7 @@
 //! ```text
 //! http ──▶ graphql ──▶ jobs ──▶ store        jobs: the only writer of job state; it stores, then rings
 //!    └───────────┴────────────▶ store        reads go straight to the store
-//! runner, scheduler ──▶ jobs ──▶ events      events: doorbells, for subscriptions, followed logs, and all that works by itself
+//! runner, scheduler, clock ──▶ jobs ──▶ events      events: doorbells, for subscriptions, followed logs, and all that works by itself
 //! webhooks ───────────▶ jobs, store          tells others what happens; what that is, jobs has stored
 //! sweeper ────────────────────▶ store        removes what nobody can see any more
 //! model, error, metrics, catalogue, cipher   leaves: everybody knows them; they know model and error at the most
@@ -29,10 +29,12 @@
 //! | [`catalogue`] | the data plugins that there are |
 //! | [`cipher`] | how sensitive values are stored |
 //! | [`runner`] | claims jobs, collects what they print, stops and rescues them |
+//! | [`clock`] | watches the clock: logs a jump, and has deadlines recomputed |
 //! | [`scheduler`] | queues runs when their time has come |
 //! | [`webhooks`] | tells whoever has asked for it, outside of the server, what happens |
 //! | [`supervisor`] | the process that holds one job's processes |
 //! | [`task`] | the process that does a system task: `WORKSPACE_INIT`, `PIPELINE_CONFIG`, `PIPELINE_VERIFY`; and a run that uses Meltano |
+//! | [`zone`] | time zones, from the newer copy of the IANA database: the machine's, or the one that is compiled in |
 //! | [`processes`], [`variables`], [`yaml`] | `/proc`; variables for an environment; YAML as Meltano reads it |
 //! | [`reaper`] | waits for orphaned processes, where the server is process 1 |
 //! | [`sweeper`] | clears away what was deleted |
@@ -55,6 +57,7 @@ pub mod server;
 
 mod catalogue;
 mod cipher;
+mod clock;
 mod directory;
 mod error;
 mod events;
@@ -76,6 +79,7 @@ mod task;
 mod variables;
 mod webhooks;
 mod yaml;
+mod zone;
 
 use std::path::Path;
 use std::process::ExitCode;

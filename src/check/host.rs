@@ -15,6 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::cipher::{Cipher, KeyFile};
 use crate::config::Options;
 use crate::task::on_path;
+use crate::zone::{self, Source};
 
 /// Less room than this on a disk is worth a remark.
 const LITTLE_ROOM: u64 = 1 << 30;
@@ -35,6 +36,21 @@ pub(super) fn options(options: &Options, token: Option<&str>, findings: &mut Fin
     }
     if findings.is_well == before {
         findings.ok("the options can be used together");
+    }
+}
+
+/// Which copy of the IANA database the time zone of schedules is from.
+pub(super) fn time_zone(options: &Options, findings: &mut Findings<'_>) {
+    let zone = &options.time_zone;
+    let (version, source) = (zone.source().version(), zone.source());
+    match source {
+        Source::Program => findings.ok(format!(
+            "the time zone {zone} is as in the IANA database {version}, which is compiled in; the machine has no newer one"
+        )),
+        Source::Machine(..) => findings.ok(format!(
+            "the time zone {zone} is as in the machine's IANA database {version}, in {source}; {} is compiled in",
+            zone::compiled_version()
+        )),
     }
 }
 

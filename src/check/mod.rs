@@ -68,6 +68,7 @@ pub async fn run(options: &Options, secrets: &Secrets, out: &mut (dyn Write + Se
     let places = Places::of(options);
     host::options(options, secrets.token.as_deref(), &mut findings);
     secrets::secrets(options, secrets, &mut findings);
+    host::time_zone(options, &mut findings);
     host::listener(options, &mut findings);
     host::data_directory(&places, &mut findings);
     host::shared_directory(options, &places, &mut findings);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono_tz::Tz;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{DefinitionId, PipelineId, Property, ResourceStatus, Schedule, Timestamp, WorkspaceId};
@@ -53,8 +53,8 @@ pub struct Definition {
 
 impl Definition {
     /// The schedule in a time zone, if there is one that can be read.
-    pub fn schedule_in(&self, zone: Tz) -> Option<Schedule> {
-        self.schedule.as_deref().and_then(|it| Schedule::parse(it, zone).ok())
+    pub fn schedule_in(&self, zone: &TimeZone) -> Option<Schedule> {
+        self.schedule.as_deref().and_then(|it| Schedule::read(it, zone.clone()))
     }
 
     /// How long one attempt of a run may take.
