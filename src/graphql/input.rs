@@ -74,7 +74,7 @@ pub(super) struct CreatePipelineInput {
     /// Its name, at most 100 characters, without slashes and invisible characters. It is stored in Unicode's normalization form C. No two pipelines of
     /// a workspace have names that differ only in case.
     name: String,
-    /// When it runs by itself: a cron expression with seconds, such as `0 0 9-17 * * MON-FRI`.
+    /// When it runs by itself: a cron expression of six fields, such as `0 0 9-17 * * MON-FRI`. See `Pipeline.schedule` for what it may say.
     schedule: Option<String>,
     /// The seconds after which an attempt is stopped, up to a week. 0, the default, means 300.
     timeout: Option<i32>,
@@ -114,7 +114,7 @@ pub(super) struct UpdatePipelineInput {
     pub(super) id: ID,
     /// Its new name.
     name: MaybeUndefined<String>,
-    /// When it runs by itself: a cron expression with seconds. Null: it does not.
+    /// When it runs by itself: a cron expression of six fields. Null: it does not. See `Pipeline.schedule` for what it may say.
     schedule: MaybeUndefined<String>,
     /// The seconds after which an attempt is stopped, up to a week. 0 means 300.
     timeout: MaybeUndefined<i32>,

@@ -11,7 +11,7 @@ use super::{loaders, scalars};
 use crate::error::{Error, both};
 use crate::jobs::Jobs;
 use crate::model::{self, JobStatus, JobType, ResourceStatus, Timestamp, WorkspaceId};
-use crate::store::Page;
+use crate::store::{Numbered, Page};
 
 pub(super) struct Pipeline(pub(super) model::Pipeline);
 
@@ -45,7 +45,12 @@ impl Pipeline {
         self.0.status
     }
 
-    /// When it runs by itself: a cron expression with seconds. `0 0 9-17 * * MON-FRI` is on the hour, nine to five, on weekdays.
+    /// When it runs by itself: a cron expression, read in the server's time zone. `0 0 9-17 * * MON-FRI` is on the hour, nine to five, on
+    /// weekdays. There are six fields: second (0-59), minute (0-59), hour (0-23), day of month (1-31), month (1-12 or JAN-DEC) and day of week
+    /// (0-7 or SUN-SAT; 0 and 7 are Sunday). A field is `*`, or a list of values, ranges `A-B` and steps `*/N` and `A-B/N`. A step is not larger than its
+    /// range, and a range does not end before it begins. The day of month may be `L`, the last day, `LW`, the last weekday, and `15W`, the weekday next
+    /// to the 15th; the day of week `FRI#2`, the second Friday, and `FRIL` or `5L`, the last one. `?` in these two is `*`. If neither of
+    /// these two is `*`, a day that either of them names is enough, also where one is `*/2`; with `+` before the day of week it takes both.
     async fn schedule(&self) -> Option<&str> {
         self.0.definition.schedule.as_deref()
     }
@@ -176,6 +181,6 @@ pub(super) async fn pipelines_of(
     Ok(page_of(loaders::pipelines(ctx, workspace, page.request(ctx)?).await?, workspace))
 }
 
-fn page_of(page: Page<model::Pipeline>, workspace: WorkspaceId) -> PipelineConnection {
-    connect(page, PipelineCount { workspace }, |it| Position(it.created, it.id), Pipeline)
+fn page_of(page: Page<Numbered<model::Pipeline>>, workspace: WorkspaceId) -> PipelineConnection {
+    connect(page, PipelineCount { workspace }, |it| it.id, Pipeline)
 }

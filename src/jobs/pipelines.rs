@@ -1,7 +1,7 @@
 //! Pipelines: create, update, delete.
 
-use chrono_tz::Tz;
 use futures_util::FutureExt;
+use jiff::tz::TimeZone;
 
 use super::schedules::Cause;
 use super::{Jobs, Unit, Used, validate};
@@ -105,7 +105,7 @@ impl Jobs {
         new: NewPipeline,
     ) -> Result<(Pipeline, Job, Vec<Problem>), Error> {
         let mut problems = validate::pipeline(Some(&new.name), &new.definition, &new.triggered_by);
-        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
+        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone.clone());
         self.commit(move |unit| {
             async move {
                 unit.workspace_not_failed(workspace).await?;
@@ -132,7 +132,7 @@ impl Jobs {
                 };
                 unit.conn.insert_pipeline(&pipeline).await?;
                 unit.conn.set_triggers(id, &sources).await?;
-                unit.set_schedule(&pipeline, zone).await?;
+                unit.set_schedule(&pipeline, &zone).await?;
                 unit.complete_user_task(workspace, JobType::ProfileImport).await?;
                 let job = unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?;
                 Ok((pipeline, job, warnings))
@@ -149,7 +149,7 @@ impl Jobs {
         id: PipelineId,
         changes: PipelineChanges,
     ) -> Result<(Pipeline, Option<Job>, Vec<Problem>), Error> {
-        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone);
+        let (catalogue, cipher, zone) = (self.catalogue.clone(), self.cipher.clone(), self.rules.zone.clone());
         self.commit(move |unit| {
             async move {
                 let before = unit.pipeline(id).await?;
@@ -159,6 +159,9 @@ impl Jobs {
                 let new_name = Some(name.as_str()).filter(|name| *name != before.name);
                 let mut problems =
                     validate::pipeline(new_name, &definition, triggered_by.as_deref().unwrap_or_default());
+                // A schedule from before a rule that refuses it goes on.
+                let schedule_changed = definition.schedule != before.definition.schedule;
+                problems.retain(|problem| schedule_changed || problem.path != "input.schedule");
                 let uses = unit.used_by(&catalogue, before.workspace, &definition).await?;
                 problems.extend(validate::uses(&definition, &uses));
                 let wanted = triggered_by.as_deref().unwrap_or_default();
@@ -177,7 +180,6 @@ impl Jobs {
                 let configure = before.status == ResourceStatus::Failed
                     || renamed
                     || plugins(&definition) != plugins(&before.definition);
-                let schedule_changed = definition.schedule != before.definition.schedule;
                 let mut pipeline = Pipeline {
                     last_modified: unit.now,
                     name,
@@ -198,10 +200,10 @@ impl Jobs {
                     unit.conn.set_triggers(id, &sources).await?;
                 }
                 if schedule_changed {
-                    unit.set_schedule(&pipeline, zone).await?;
+                    unit.set_schedule(&pipeline, &zone).await?;
                 }
                 if configure {
-                    unit.conn.sort_queue(pipeline.workspace, Some(id)).await?;
+                    unit.sort_queue(pipeline.workspace, Some(id)).await?;
                     job = Some(unit.queue_for_pipeline(&pipeline, JobType::PipelineConfig, Cause::USER).await?);
                 }
                 unit.conn.remove_old_definitions(id).await?;
@@ -237,10 +239,10 @@ fn is_sensitive(uses: &[Used], property: &str) -> bool {
 
 impl Unit<'_> {
     /// From now on the pipeline has the ticks of its schedule.
-    async fn set_schedule(&mut self, pipeline: &Pipeline, zone: Tz) -> Result<(), Error> {
+    async fn set_schedule(&mut self, pipeline: &Pipeline, zone: &TimeZone) -> Result<(), Error> {
         let schedule = pipeline.definition.schedule_in(zone);
         self.rings.schedules = true;
-        self.conn.set_next_run(pipeline.id, schedule.and_then(|it| it.next_after(self.now))).await
+        self.conn.set_next_run(pipeline.id, schedule.map(|it| it.next_tick(self.now, None))).await
     }
 
     async fn pipeline_name_is_free(

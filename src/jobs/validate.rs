@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono_tz::Tz;
+use jiff::tz::TimeZone;
 
 use super::Used;
 use crate::catalogue::{DataPlugin, is_name};
@@ -204,15 +204,14 @@ impl Problems {
         if schedule.len() > SCHEDULE_BYTES {
             return self.add("schedule", format!("A schedule has at most {SCHEDULE_BYTES} bytes."));
         }
-        match Schedule::parse(schedule, Tz::UTC) {
-            Err(error) => {
-                let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";
-                self.add("schedule", format!("This is not a cron expression with seconds ({example}): {error}"));
-            }
-            Ok(schedule) if schedule.next_after(Timestamp::now()).is_none() => {
-                self.add("schedule", "There is no such day: it would never run.");
-            }
-            Ok(_) => {}
+        let problems = Schedule::problems(schedule);
+        for problem in &problems {
+            let example = "second, minute, hour, day, month, weekday: `0 0 9-17 * * MON-FRI`";
+            self.add("schedule", format!("This is not a cron expression with seconds ({example}): {problem}"));
+        }
+        let next = Schedule::read(schedule, TimeZone::UTC).and_then(|it| it.next_after(Timestamp::now()));
+        if problems.is_empty() && next.is_none() {
+            self.add("schedule", "There is no such day: it would never run.");
         }
     }
 

@@ -182,3 +182,54 @@ async fn no_tick_has_two_runs_although_servers_are_killed() {
         assert_eq!(ticks.len(), runs.len(), "a tick has two runs");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_schedule_names_the_field() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let created = server.change("createWorkspace", json!({ "name": "W" }), "workspace { id }").await;
+    let workspace = created["workspace"]["id"].clone();
+    let wrong = [
+        ("0 75 * * * *", "minute: 75 is not between 0 and 59"),
+        ("0 */90 * * * *", "minute: the step of */90 is larger than the range 0-59"),
+        ("0 0 20-10 * * *", "hour: the range 20-10 is empty"),
+        ("0 0 0 * * L", "day of week: L needs a day"),
+        ("0 0 0 30 2 *", "There is no such day"),
+        ("* * * * *", "there are 6 fields, not 5"),
+        ("@daily", "there are 6 fields, not 1"),
+    ];
+    for (schedule, expected) in wrong {
+        let input = json!({ "workspaceId": workspace, "name": "P", "script": "true", "schedule": schedule });
+        let refused = server.mutate("createPipeline", input, "__typename").await;
+        let problems = refused["errors"][0]["extensions"]["problems"].as_array().expect("problems").clone();
+        assert_eq!((problems.len(), &problems[0]["path"]), (1, &json!("input.schedule")), "{refused}");
+        assert!(text(&problems[0]["message"]).contains(expected), "{refused}");
+    }
+    for (nth, schedule) in
+        ["0 0 0 LW * *", "0 0 12 * * FRI#2", "0 0 0 */2 * MON", "0 0 0 1-7 * +MON"].iter().enumerate()
+    {
+        let input =
+            json!({ "workspaceId": workspace, "name": nth.to_string(), "script": "true", "schedule": schedule });
+        server.change("createPipeline", input, "pipeline { id }").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_schedule_that_would_be_refused_now_goes_on() {
+    let mut server = TestServer::with(&["--slots", "0"]);
+    let created = server.change("createWorkspace", json!({ "name": "W" }), "workspace { id }").await;
+    let input =
+        json!({ "workspaceId": created["workspace"]["id"], "name": "P", "script": "true", "schedule": "0 0 0 1 1 *" });
+    let created = server.change("createPipeline", input, "pipeline { id }").await;
+    let pipeline = created["pipeline"]["id"].clone();
+    server.kill();
+    server.execute("UPDATE definitions SET body = replace(body, '0 0 0 1 1 *', '* */90 * * * *')");
+    let server = server.restart();
+    let query = "query($id: ID!) { pipeline(id: $id) { schedule nextRuns(first: 2) } }";
+    let found = server.data(query, json!({ "id": pipeline })).await;
+    assert_eq!(found["pipeline"]["schedule"], "* */90 * * * *");
+    assert_eq!(found["pipeline"]["nextRuns"].as_array().map(Vec::len), Some(2), "{found}");
+    // It is no obstacle to a change of something else, but it is not to be given again.
+    server.change("updatePipeline", json!({ "id": pipeline, "timeout": 60 }), "pipeline { id }").await;
+    let other = json!({ "id": pipeline, "schedule": "0 */91 * * * *" });
+    assert_eq!(server.refused("updatePipeline", other).await.paths(), ["input.schedule"]);
+}
