@@ -74,5 +74,5 @@ pub(super) async fn data_components_of(
     page: PageArguments,
 ) -> Result<DataComponentConnection> {
     let page = loaders::components(ctx, workspace, page.request(ctx)?).await?;
-    Ok(connect(page, DataComponentCount { workspace }, |it| Position(it.created, it.id), DataComponent))
+    Ok(connect(page, DataComponentCount { workspace }, |it| it.id, DataComponent))
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, both};
 use crate::model::{
     self, CauseType, JobStatus, JobStopReason, JobType, PipelineId, Timestamp, WorkspaceId, stream_cursor,
 };
-use crate::store::{Conn, JobFilter, Page};
+use crate::store::{Conn, JobFilter, Numbered, Page};
 
 pub(super) struct Job(pub(super) model::Job);
 
@@ -262,6 +262,6 @@ pub(super) async fn jobs_of_pipeline(
     Ok(page_of(page, filter, position))
 }
 
-fn page_of(page: Page<model::Job>, filter: JobFilter, position: i64) -> JobConnection {
-    connect(page, JobListFields { filter, position }, |it| Position(it.created, it.id), Job)
+fn page_of(page: Page<Numbered<model::Job>>, filter: JobFilter, position: i64) -> JobConnection {
+    connect(page, JobListFields { filter, position }, |it| it.id, Job)
 }

@@ -16,9 +16,12 @@ use crate::model::{
     DataComponent, Job, JobId, LogLines, Pipeline, PipelineId, Webhook, WebhookId, Workspace, WorkspaceId,
 };
 use crate::store::{
-    ComponentPosition, JobFilter, JobPosition, LogRequest, Page, PageRequest, PipelinePosition, Snapshot,
+    ComponentPosition, JobFilter, JobPosition, LogRequest, Numbered, Page, PageRequest, PipelinePosition, Snapshot,
     WebhookPosition,
 };
+
+/// A page of jobs, and the position in the status stream at which it was read.
+type JobPage = (Page<Numbered<Job>>, i64);
 
 /// The loaders of one request.
 pub(super) struct Loaders {
@@ -26,15 +29,15 @@ pub(super) struct Loaders {
     workspaces: Batches<WorkspaceId, Workspace>,
     jobs: Batches<JobId, Job>,
     pipelines: Batches<PipelineId, Pipeline>,
-    job_pages: Batches<(JobFilter, PageRequest<JobPosition>), (Page<Job>, i64)>,
+    job_pages: Batches<(JobFilter, PageRequest<JobPosition>), JobPage>,
     job_counts: Batches<JobFilter, i64>,
-    pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Pipeline>>,
+    pipeline_pages: Batches<(WorkspaceId, PageRequest<PipelinePosition>), Page<Numbered<Pipeline>>>,
     pipeline_counts: Batches<WorkspaceId, i64>,
     triggers: Batches<PipelineId, Vec<String>>,
-    webhook_pages: Batches<(WorkspaceId, PageRequest<WebhookPosition>), Page<Webhook>>,
+    webhook_pages: Batches<(WorkspaceId, PageRequest<WebhookPosition>), Page<Numbered<Webhook>>>,
     webhook_counts: Batches<WorkspaceId, i64>,
     delivery_counts: Batches<WebhookId, i64>,
-    component_pages: Batches<(WorkspaceId, PageRequest<ComponentPosition>), Page<DataComponent>>,
+    component_pages: Batches<(WorkspaceId, PageRequest<ComponentPosition>), Page<Numbered<DataComponent>>>,
     component_counts: Batches<WorkspaceId, i64>,
     logs: Batches<(JobId, LogRequest), (Job, LogLines)>,
 }
@@ -172,7 +175,7 @@ pub(super) async fn jobs(
     ctx: &Context<'_>,
     filter: JobFilter,
     request: PageRequest<JobPosition>,
-) -> Result<(Page<Job>, i64), Error> {
+) -> Result<JobPage, Error> {
     Loaders::of(ctx).job_pages.load((filter, request)).await?.ok_or_else(unanswered)
 }
 
@@ -186,7 +189,7 @@ pub(super) async fn pipelines(
     ctx: &Context<'_>,
     workspace: WorkspaceId,
     request: PageRequest<PipelinePosition>,
-) -> Result<Page<Pipeline>, Error> {
+) -> Result<Page<Numbered<Pipeline>>, Error> {
     Loaders::of(ctx).pipeline_pages.load((workspace, request)).await?.ok_or_else(unanswered)
 }
 
@@ -205,7 +208,7 @@ pub(super) async fn webhooks(
     ctx: &Context<'_>,
     workspace: WorkspaceId,
     request: PageRequest<WebhookPosition>,
-) -> Result<Page<Webhook>, Error> {
+) -> Result<Page<Numbered<Webhook>>, Error> {
     Loaders::of(ctx).webhook_pages.load((workspace, request)).await?.ok_or_else(unanswered)
 }
 
@@ -224,7 +227,7 @@ pub(super) async fn components(
     ctx: &Context<'_>,
     workspace: WorkspaceId,
     request: PageRequest<ComponentPosition>,
-) -> Result<Page<DataComponent>, Error> {
+) -> Result<Page<Numbered<DataComponent>>, Error> {
     Loaders::of(ctx).component_pages.load((workspace, request)).await?.ok_or_else(unanswered)
 }
 

@@ -95,5 +95,5 @@ pub(super) async fn webhooks_of(
     page: PageArguments,
 ) -> Result<WebhookConnection> {
     let page = loaders::webhooks(ctx, workspace, page.request(ctx)?).await?;
-    Ok(connect(page, WebhookCount { workspace }, |it| Position(it.created, it.id), Webhook))
+    Ok(connect(page, WebhookCount { workspace }, |it| it.id, Webhook))
 }

@@ -130,5 +130,5 @@ impl WorkspaceCount {
 pub(super) async fn workspaces(ctx: &Context<'_>, page: PageArguments) -> Result<WorkspaceConnection> {
     let request = page.request(ctx)?;
     let page = loaders::snapshot(ctx).read(move |conn| conn.workspaces(request).boxed()).await?;
-    Ok(connect(page, WorkspaceCount, |it| Position(it.created, it.id), Workspace))
+    Ok(connect(page, WorkspaceCount, |it| it.id, Workspace))
 }

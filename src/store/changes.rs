@@ -6,6 +6,7 @@ use diesel::sql_types::Integer;
 
 use super::conn::Conn;
 use super::fragment::{ACTIVE, as_indexed, maybe};
+use super::jobs::NUMBER;
 use super::schema::{changes, jobs};
 use crate::error::Error;
 use crate::model::{Activity, ActivityLevel, Job, JobId, JobStatus, PipelineId, StatusChange, Timestamp, WorkspaceId};
@@ -132,7 +133,7 @@ impl Conn {
             .filter(maybe(pipeline, |it| jobs::pipeline.eq(it)))
             .filter(jobs::status.eq_any(JobStatus::FINAL))
             .filter(jobs::deleted.is_null())
-            .order((jobs::created, jobs::id))
+            .order((NUMBER, jobs::id))
             .select((
                 jobs::id.nullable(),
                 jobs::workspace,
@@ -300,11 +301,5 @@ impl Conn {
     pub(super) async fn has_unnumbered(&mut self, jobs: &[JobId]) -> Result<bool, Error> {
         let unnumbered = changes::table.filter(changes::position.is_null()).filter(changes::job.eq_any(jobs));
         self.one(diesel::select(exists(unnumbered))).await
-    }
-
-    /// The latest moment that is stored.
-    pub async fn latest_instant(&mut self) -> Result<Option<Timestamp>, Error> {
-        let newest = changes::table.order(changes::arrival.desc()).select(changes::at);
-        self.optional(newest.limit(1)).await
     }
 }

@@ -5,14 +5,16 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{either, maybe};
-use super::pages::{Page, PageRequest, Part, within};
+use super::fragment::{Number, either, maybe};
+use super::pages::{Numbered, Page, PageRequest, Part, within};
 use super::schema::{data_components, workspaces};
 use crate::error::Error;
 use crate::model::{ComponentId, DataComponent, Property, Timestamp, WorkspaceId};
 
 /// A data component's place in the list of its workspace, which is in the order of creation.
-pub type ComponentPosition = (Timestamp, ComponentId);
+pub type ComponentPosition = (i64, ComponentId);
+
+const NUMBER: Number = Number("data_components.number");
 
 #[derive(Queryable)]
 struct Row {
@@ -111,21 +113,21 @@ impl Conn {
     pub async fn data_components(
         &mut self,
         requests: &[(WorkspaceId, PageRequest<ComponentPosition>)],
-    ) -> Result<Vec<Page<DataComponent>>, Error> {
-        use data_components::{created, id, workspace};
+    ) -> Result<Vec<Page<Numbered<DataComponent>>>, Error> {
+        use data_components::{id, workspace};
         let query = |number: i32, &of: &WorkspaceId, part: &Part<ComponentPosition>| {
             data_components::table
                 .filter(workspace.eq(of))
-                .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), data_components::all_columns))
+                .filter(within!(part, NUMBER, id))
+                .select((number.into_sql::<Integer>(), (data_components::all_columns, NUMBER)))
                 .order((
-                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, NUMBER.asc(), NUMBER.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
                 ))
                 .limit(part.limit)
         };
-        let pages = self.pages(requests, query, |row: &Row| (row.created, row.id)).await?;
-        pages.into_iter().map(|page| page.try_map(DataComponent::try_from)).collect()
+        let pages = self.pages(requests, query, |(row, number): &Numbered<Row>| (*number, row.id)).await?;
+        pages.into_iter().map(|page| page.try_map(|(row, number)| Ok((row.try_into()?, number)))).collect()
     }
 
     /// How many data components each of these workspaces has.

@@ -6,7 +6,7 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::RunQueryDsl;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Bool, Nullable};
+use diesel::sql_types::{BigInt, Bool, Nullable};
 use diesel::sqlite::Sqlite;
 
 /// A condition that holds for every row where there is none. Unlike a boxed query it keeps the database out of the type.
@@ -63,6 +63,33 @@ impl<DB: Backend> QueryFragment<DB> for AsIndexed {
         out.push_sql("(");
         out.push_sql(self.0);
         out.push_sql(")");
+        Ok(())
+    }
+}
+
+/// The number of a row, by which lists are in the order of creation: a column that only the
+/// database writes. It is not among the columns of `schema`, because no type of the model has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Number(pub(super) &'static str);
+
+impl Expression for Number {
+    type SqlType = BigInt;
+}
+impl<QS: ?Sized> AppearsOnTable<QS> for Number {}
+impl<QS: ?Sized> SelectableExpression<QS> for Number {}
+impl<G> ValidGrouping<G> for Number {
+    type IsAggregate = is_aggregate::Never;
+}
+
+// As of `AsIndexed`.
+impl QueryId for Number {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<DB: Backend> QueryFragment<DB> for Number {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql(self.0);
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::{Conn, Database};
-use super::fragment::{ACTIVE, ACTIVE_RUN, Kept, as_indexed, either, maybe};
-use super::pages::{Page, PageRequest, Part, within};
+use super::fragment::{ACTIVE, ACTIVE_RUN, Kept, Number, as_indexed, either, maybe};
+use super::pages::{Numbered, Page, PageRequest, Part, within};
 use super::schema::jobs;
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, Timestamp, WorkspaceId};
@@ -27,7 +27,9 @@ pub struct JobFilter {
 }
 
 /// A job's place in the lists, which are in the order of creation.
-pub type JobPosition = (Timestamp, JobId);
+pub type JobPosition = (i64, JobId);
+
+pub(super) const NUMBER: Number = Number("jobs.number");
 
 /// The jobs that meet a filter.
 macro_rules! wanted {
@@ -114,20 +116,23 @@ impl Conn {
     }
 
     /// Pages of lists of jobs, newest first.
-    pub async fn jobs(&mut self, requests: &[(JobFilter, PageRequest<JobPosition>)]) -> Result<Vec<Page<Job>>, Error> {
-        use jobs::{created, id};
+    pub async fn jobs(
+        &mut self,
+        requests: &[(JobFilter, PageRequest<JobPosition>)],
+    ) -> Result<Vec<Page<Numbered<Job>>>, Error> {
+        use jobs::id;
         let query = |number: i32, filter: &JobFilter, part: &Part<JobPosition>| {
             wanted!(filter)
-                .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), jobs::all_columns))
+                .filter(within!(part, NUMBER, id))
+                .select((number.into_sql::<Integer>(), (jobs::all_columns, NUMBER)))
                 .order((
-                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, NUMBER.asc(), NUMBER.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
                 ))
                 .limit(part.limit)
         };
-        let pages = self.pages(requests, query, |job: &Job| (job.created, job.id)).await?;
-        let ids: Vec<JobId> = pages.iter().flat_map(|page| &page.rows).map(|job| job.id).collect();
+        let pages = self.pages(requests, query, |(job, number): &Numbered<Job>| (*number, job.id)).await?;
+        let ids: Vec<JobId> = pages.iter().flat_map(|page| &page.rows).map(|(job, _)| job.id).collect();
         self.is_ahead |= self.is_shared() && self.has_unnumbered(&ids).await?;
         Ok(pages)
     }
@@ -180,7 +185,7 @@ impl Conn {
             .filter(as_indexed(ACTIVE))
             .filter(jobs::status.eq(JobStatus::Queued))
             .filter(jobs::deleted.is_null());
-        self.optional(waiting.select(jobs::all_columns).order((jobs::created, jobs::id)).limit(1)).await
+        self.optional(waiting.select(jobs::all_columns).order((NUMBER, jobs::id)).limit(1)).await
     }
 
     /// Marks the jobs of a workspace or pipeline that are final as deleted.

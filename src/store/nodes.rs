@@ -5,6 +5,7 @@ use diesel::prelude::*;
 
 use super::conn::{Conn, Database};
 use super::fragment::{RUNNING, as_indexed};
+use super::jobs::NUMBER;
 use super::schema::{jobs, nodes};
 use crate::error::Error;
 use crate::model::{Job, Node, ServerId, Timestamp};
@@ -56,13 +57,13 @@ impl Conn {
 
     /// The jobs that a node runs, the oldest first.
     pub async fn jobs_of_node(&mut self, id: ServerId) -> Result<Vec<Job>, Error> {
-        self.all(jobs::table.filter(jobs::owner.eq(id)).order((jobs::created, jobs::id))).await
+        self.all(jobs::table.filter(jobs::owner.eq(id)).order((NUMBER, jobs::id))).await
     }
 
     /// The jobs that are RUNNING for a process that is not registered, as one that did not know of nodes yet.
     pub async fn jobs_of_nobody(&mut self) -> Result<Vec<Job>, Error> {
         let registered = nodes::table.filter(nodes::id.nullable().eq(jobs::owner));
         let running = jobs::table.filter(as_indexed(RUNNING));
-        self.all(running.filter(not(exists(registered))).order((jobs::created, jobs::id))).await
+        self.all(running.filter(not(exists(registered))).order((NUMBER, jobs::id))).await
     }
 }

@@ -9,6 +9,10 @@ use super::conn::{Conn, Rows};
 use super::fragment::UnionAll;
 use crate::error::Error;
 
+/// A row of a list, and its number: lists are in the order of numbers, which the database gives to
+/// rows as they are stored. No clock decides.
+pub type Numbered<T> = (T, i64);
+
 /// Which part of a list is wanted: keyset pages, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest<P> {
@@ -52,15 +56,16 @@ pub(super) struct Part<P> {
     pub(super) limit: i64,
 }
 
-/// The conditions of a part, for a list whose positions are these two columns. The first comparison of each is for the index.
+/// The conditions of a part, for a list whose positions are a number and an id. The first
+/// comparison of each is for the index.
 macro_rules! within {
-    ($part:expr, $created:expr, $id:expr) => {{
+    ($part:expr, $number:expr, $id:expr) => {{
         let (older, newer) = ($part.older_than, $part.newer_than);
         let (not_newer, not_older) = ($part.not_newer_than, $part.not_older_than);
-        maybe(older, |(at, it)| $created.le(at).and($created.lt(at).or($id.lt(it))))
-            .and(maybe(newer, |(at, it)| $created.ge(at).and($created.gt(at).or($id.gt(it)))))
-            .and(maybe(not_newer, |(at, it)| $created.le(at).and($created.lt(at).or($id.le(it)))))
-            .and(maybe(not_older, |(at, it)| $created.ge(at).and($created.gt(at).or($id.ge(it)))))
+        maybe(older, |(at, it)| $number.le(at).and($number.lt(at).or($id.lt(it))))
+            .and(maybe(newer, |(at, it)| $number.ge(at).and($number.gt(at).or($id.gt(it)))))
+            .and(maybe(not_newer, |(at, it)| $number.le(at).and($number.lt(at).or($id.le(it)))))
+            .and(maybe(not_older, |(at, it)| $number.ge(at).and($number.gt(at).or($id.ge(it)))))
     }};
 }
 pub(super) use within;

@@ -5,14 +5,16 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{either, maybe};
-use super::pages::{Page, PageRequest, Part, within};
+use super::fragment::{Number, either, maybe};
+use super::pages::{Numbered, Page, PageRequest, Part, within};
 use super::schema::{definitions, jobs, pipelines};
 use crate::error::Error;
 use crate::model::{Definition, DefinitionId, Pipeline, PipelineId, ResourceStatus, Timestamp, WorkspaceId, naming};
 
 /// A pipeline's place in the list of its workspace, which is in the order of creation.
-pub type PipelinePosition = (Timestamp, PipelineId);
+pub type PipelinePosition = (i64, PipelineId);
+
+const NUMBER: Number = Number("pipelines.number");
 
 #[derive(Queryable)]
 struct Row {
@@ -147,21 +149,21 @@ impl Conn {
     pub async fn pipelines(
         &mut self,
         requests: &[(WorkspaceId, PageRequest<PipelinePosition>)],
-    ) -> Result<Vec<Page<Pipeline>>, Error> {
-        use pipelines::{created, id, workspace};
+    ) -> Result<Vec<Page<Numbered<Pipeline>>>, Error> {
+        use pipelines::{id, workspace};
         let query = |number: i32, &of: &WorkspaceId, part: &Part<PipelinePosition>| {
             present!()
                 .filter(workspace.eq(of))
-                .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), COLUMNS))
+                .filter(within!(part, NUMBER, id))
+                .select((number.into_sql::<Integer>(), (COLUMNS, NUMBER)))
                 .order((
-                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, NUMBER.asc(), NUMBER.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
                 ))
                 .limit(part.limit)
         };
-        let pages = self.pages(requests, query, |row: &Row| (row.created, row.id)).await?;
-        pages.into_iter().map(|page| page.try_map(Pipeline::try_from)).collect()
+        let pages = self.pages(requests, query, |(row, number): &Numbered<Row>| (*number, row.id)).await?;
+        pages.into_iter().map(|page| page.try_map(|(row, number)| Ok((row.try_into()?, number)))).collect()
     }
 
     /// How many pipelines each of these workspaces has.

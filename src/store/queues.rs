@@ -11,6 +11,7 @@ use super::conn::{Conn, Database};
 use super::fragment::{
     ACTIVE, Kept, READY_FOR_REPOSITORY, READY_TO_RUN, RUNNING, RUNNING_FOR_REPOSITORY, SkipLocked, as_indexed, maybe,
 };
+use super::jobs::NUMBER;
 use super::schema::{jobs, pipelines, queues, workspaces};
 use super::types::Instant;
 use crate::error::Error;
@@ -153,7 +154,7 @@ impl Conn {
             .filter(jobs::workspace.eq(workspace))
             .filter(as_indexed(lane))
             .filter(jobs::ready.le(now))
-            .order((jobs::ready, jobs::id))
+            .order((jobs::ready, NUMBER))
             .select(jobs::all_columns)
             .limit(1);
         self.optional(first).await

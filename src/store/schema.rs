@@ -43,6 +43,7 @@ diesel::table! {
         home -> Uid,
         directory -> Text,
         shared -> Nullable<Uid>,
+        lease_length -> BigInt,
     }
 }
 
@@ -60,6 +61,7 @@ diesel::table! {
         definition -> Uid,
         deleted -> Nullable<Instant>,
         next_run -> Nullable<Instant>,
+        last_tick -> Nullable<Instant>,
         name_key -> Nullable<Text>,
     }
 }
@@ -226,6 +228,18 @@ diesel::table! {
         attempt -> Integer,
         not_before -> Instant,
         body -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::store::types::Instant;
+
+    clock_jumps (id) {
+        id -> BigInt,
+        expected -> Instant,
+        shown -> Instant,
+        node -> Text,
     }
 }
 

@@ -5,8 +5,8 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{SkipLocked, either, maybe};
-use super::pages::{Page, PageRequest, Part, within};
+use super::fragment::{Number, SkipLocked, either, maybe};
+use super::pages::{Numbered, Page, PageRequest, Part, within};
 use super::schema::{changes, deliveries, webhooks, workspaces};
 use crate::error::Error;
 use crate::model::webhook::address;
@@ -15,7 +15,9 @@ use crate::model::{
 };
 
 /// A webhook's place in the list of its workspace, which is in the order of creation.
-pub type WebhookPosition = (Timestamp, WebhookId);
+pub type WebhookPosition = (i64, WebhookId);
+
+const NUMBER: Number = Number("webhooks.number");
 
 #[derive(Queryable)]
 struct Row {
@@ -130,21 +132,21 @@ impl Conn {
     pub async fn webhooks(
         &mut self,
         requests: &[(WorkspaceId, PageRequest<WebhookPosition>)],
-    ) -> Result<Vec<Page<Webhook>>, Error> {
-        use webhooks::{created, id, workspace};
+    ) -> Result<Vec<Page<Numbered<Webhook>>>, Error> {
+        use webhooks::{id, workspace};
         let query = |number: i32, &of: &WorkspaceId, part: &Part<WebhookPosition>| {
             webhooks::table
                 .filter(workspace.eq(of))
-                .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), webhooks::all_columns))
+                .filter(within!(part, NUMBER, id))
+                .select((number.into_sql::<Integer>(), (webhooks::all_columns, NUMBER)))
                 .order((
-                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, NUMBER.asc(), NUMBER.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
                 ))
                 .limit(part.limit)
         };
-        let pages = self.pages(requests, query, |row: &Row| (row.created, row.id)).await?;
-        pages.into_iter().map(|page| page.try_map(|row| Ok(row.into()))).collect()
+        let pages = self.pages(requests, query, |(row, number): &Numbered<Row>| (*number, row.id)).await?;
+        pages.into_iter().map(|page| page.try_map(|(row, number)| Ok((row.into(), number)))).collect()
     }
 
     /// How many webhooks each of these workspaces has.

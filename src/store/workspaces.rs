@@ -4,8 +4,8 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::Conn;
-use super::fragment::{either, maybe};
-use super::pages::{Page, PageRequest, Part, within};
+use super::fragment::{Number, either, maybe};
+use super::pages::{Numbered, Page, PageRequest, Part, within};
 use super::schema::{jobs, workspaces};
 use crate::error::Error;
 use crate::model::{RepositoryUrl, ResourceStatus, Timestamp, Workspace, WorkspaceId, naming};
@@ -32,6 +32,11 @@ const COLUMNS: Columns = (
     workspaces::origin,
 );
 
+/// A workspace's place in the list of all.
+pub type WorkspacePosition = (i64, WorkspaceId);
+
+const NUMBER: Number = Number("workspaces.number");
+
 impl Conn {
     /// Stores a new workspace.
     pub async fn insert_workspace(&mut self, workspace: &Workspace) -> Result<(), Error> {
@@ -53,21 +58,22 @@ impl Conn {
     /// A page of the list of workspaces, newest first.
     pub async fn workspaces(
         &mut self,
-        request: PageRequest<(Timestamp, WorkspaceId)>,
-    ) -> Result<Page<Workspace>, Error> {
-        use workspaces::{created, deleted, id};
-        let query = |number: i32, (): &(), part: &Part<(Timestamp, WorkspaceId)>| {
+        request: PageRequest<WorkspacePosition>,
+    ) -> Result<Page<Numbered<Workspace>>, Error> {
+        use workspaces::{deleted, id};
+        let query = |number: i32, (): &(), part: &Part<WorkspacePosition>| {
             workspaces::table
                 .filter(deleted.is_null())
-                .filter(within!(part, created, id))
-                .select((number.into_sql::<Integer>(), COLUMNS))
+                .filter(within!(part, NUMBER, id))
+                .select((number.into_sql::<Integer>(), (COLUMNS, NUMBER)))
                 .order((
-                    either(part.oldest_first, created.asc(), created.desc()),
+                    either(part.oldest_first, NUMBER.asc(), NUMBER.desc()),
                     either(part.oldest_first, id.asc(), id.desc()),
                 ))
                 .limit(part.limit)
         };
-        let mut pages = self.pages(&[((), request)], query, |it: &Workspace| (it.created, it.id)).await?;
+        let mut pages =
+            self.pages(&[((), request)], query, |(it, number): &Numbered<Workspace>| (*number, it.id)).await?;
         Ok(pages.remove(0)) // one for each request
     }
 
