@@ -28,6 +28,13 @@ pub struct Terms {
     pub stop_grace: Duration,
 }
 
+impl Terms {
+    /// How long a lease lasts.
+    fn lasts(&self) -> Duration {
+        self.margin + self.stop_grace + SLACK
+    }
+}
+
 /// The lease of this process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -41,6 +48,8 @@ pub struct Lease {
 impl Lease {
     /// Registers a node.
     pub async fn take(store: Store, node: Node, terms: Terms) -> Result<Self, Error> {
+        let lease_length = i64::try_from(terms.lasts().as_micros()).unwrap_or(i64::MAX);
+        let node = Node { lease_length, ..node };
         let lease = Self { store, node, terms, ends: watch::Sender::new(None) };
         lease.renew().await?;
         Ok(lease)
@@ -93,7 +102,7 @@ impl Lease {
         // From before it is asked for, so that it is over here before it is there.
         let asked = Instant::now();
         let node = self.node.clone();
-        let lasts = self.terms.margin + self.terms.stop_grace + SLACK;
+        let lasts = self.terms.lasts();
         self.store
             .write(move |conn| {
                 async move {

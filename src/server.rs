@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::catalogue::Catalogue;
 use crate::cipher::{Cipher, KeyError};
+use crate::clock::ClockWatch;
 use crate::config::Options;
 use crate::directory::Directory;
 use crate::events::Events;
@@ -48,6 +49,7 @@ pub struct Server {
     runner: JoinHandle<Result<(), crate::error::Error>>,
     scheduler: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    clock: JoinHandle<()>,
     webhooks: JoinHandle<()>,
     lease: Lease,
     keeper: JoinHandle<()>,
@@ -63,6 +65,8 @@ impl Server {
             tokio::spawn(reaper::reap_orphans());
         }
         let directory = Directory::open(&options.data_dir)?;
+        let zone = &options.time_zone;
+        tracing::info!(%zone, version = zone.source().version(), source = %zone.source(), "time zone of schedules");
         tracing::info!(directory = %directory.path().display(), "opening the database");
         let metrics = Metrics::default();
         let store = open_store(&directory, &options, &metrics).await?;
@@ -86,6 +90,9 @@ impl Server {
         }
         jobs.seal_what_is_not().await.map_err(explain)?;
         jobs.set_name_keys().await.map_err(explain)?;
+        let waits = options.webhooks.longest_waits();
+        let clock = ClockWatch::new(store.clone(), jobs.clone(), events.clone(), metrics.clone(), waits);
+        clock.begin().await.map_err(explain)?;
         jobs.begin_schedules(lease.node()).await.map_err(explain)?;
 
         let listener = listen(options.listen).await?;
@@ -110,6 +117,7 @@ impl Server {
             .map_err(explain)?;
         let webhooks = tokio::spawn(webhooks.run());
         let scheduler = tokio::spawn(Scheduler::new(jobs.clone(), events.clone()).run());
+        let clock = tokio::spawn(clock.run());
         let keeper = tokio::spawn(lease.clone().keep());
         let relay = store
             .is_shared()
@@ -141,6 +149,7 @@ impl Server {
             runner,
             scheduler,
             sweeper,
+            clock,
             webhooks,
             lease,
             keeper,
@@ -198,6 +207,7 @@ impl Server {
             }
         };
         self.sweeper.abort();
+        self.clock.abort();
         self.webhooks.abort();
         self.keeper.abort();
         if let Err(error) = self.lease.release().await {
@@ -240,6 +250,7 @@ fn node(directory: &Directory, options: &Options) -> Node {
         home: directory.home(),
         directory: directory.path().display().to_string(),
         shared: directory.shared(),
+        lease_length: 0,
     }
 }
 

@@ -1,17 +1,22 @@
 //! What is checked of the database.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Findings, Places};
 use crate::config::Options;
 use crate::directory;
 use crate::error::Error;
-use crate::store::{Colleague, DatabaseUrl, PostgresSurvey, SqliteSurvey, Standing};
+use crate::model::Timestamp;
+use crate::store::{ClockSurvey, Colleague, DatabaseUrl, Jump, PostgresSurvey, SqliteSurvey, Standing};
 
 /// The oldest PostgreSQL, as PostgreSQL tells its version.
 const OLDEST: u32 = 13_00_00;
 /// A difference of clocks in seconds that is worth a remark.
 const APART: f64 = 5.0;
+
+/// For how long a jump of the clock is worth a remark.
+const OLD_NEWS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Which key the database needs.
 pub(super) enum Key {
@@ -43,6 +48,7 @@ pub(super) fn sqlite(path: &Path, findings: &mut Findings<'_>) -> Key {
         Ok(survey) => {
             findings.ok(format!("the database {shown} can be read"));
             schema(&survey.schema, findings);
+            clock(&survey.clock, findings);
             survey.key.into()
         }
     }
@@ -81,6 +87,7 @@ pub(super) async fn postgres(
         findings.wrong(format!("the user lacks: {}", survey.lacks.join("; ")));
     }
     connections(&survey, options, findings);
+    clock(&survey.clock, findings);
     colleagues(&survey.nodes, places, findings);
     match survey.schema {
         Standing::Newer(_) => Key::Unknown,
@@ -136,6 +143,29 @@ fn schema(standing: &Standing, findings: &mut Findings<'_>) {
         Standing::Newer(version) => {
             findings.wrong(format!("it has schema {version}, which this version does not know: it is newer"));
         }
+    }
+}
+
+/// What is to be said of the clock that the database's instants are from.
+fn clock(survey: &ClockSurvey, findings: &mut Findings<'_>) {
+    let now = Timestamp::now();
+    // What was noted long ago is over.
+    let mut jumps = survey.jumps.iter().filter(|(jump, _)| jump.expected.min(jump.shown) + OLD_NEWS > now);
+    if let Some((Jump { expected, shown }, node)) = jumps.next() {
+        let others = match jumps.count() {
+            0 => String::new(),
+            others => format!(", and {others} times before"),
+        };
+        findings.remark(format!(
+            "the clock jumped from {expected} to {shown}, as the server {node} noticed{others}: what was stored while it was wrong has wrong \
+             instants, and ticks of schedules may have been missed"
+        ));
+    }
+    if survey.jobs_ahead > 0 {
+        findings.remark(format!(
+            "the clock was ahead, or is behind now: {} jobs were created later than now by its instants",
+            survey.jobs_ahead
+        ));
     }
 }
 

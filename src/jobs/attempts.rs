@@ -10,8 +10,8 @@ use super::{Ending, Holder, Jobs, Unit, Used, state};
 use crate::error::Error;
 use crate::events::Rings;
 use crate::model::{
-    Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline, SupervisorIdentity,
-    Workspace,
+    BootTime, Definition, Failure, Job, JobStatus, JobStopReason, JobType, LogLines, LogStream, Pipeline,
+    SupervisorIdentity, Timestamp, Workspace,
 };
 use crate::store::Scope;
 
@@ -20,7 +20,10 @@ const CONTENDED: Duration = Duration::from_millis(10);
 /// How soon a server that has lost its lease asks again.
 const UNLEASED: Duration = Duration::from_secs(1);
 /// The longest wait before another attempt.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// What an attempt took, by the clock, may differ by so much from what was measured.
+const CLOCK_ERROR: Duration = Duration::from_secs(2);
 
 /// What there is to do for a runner.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub struct Claimed {
     pub triggered_by: Vec<String>,
     /// What the names in it mean now; for a configuration, those in the pipeline as it is now.
     pub uses: Vec<Used>,
+    /// When it was claimed, on a clock that nobody sets.
+    pub since: BootTime,
 }
 
 impl Jobs {
@@ -83,7 +88,8 @@ impl Jobs {
                 let uses = unit.used_by(&catalogue, workspace.id, now.unwrap_or(&definition)).await?;
                 let triggers = unit.conn.triggers_of(&job.pipeline.into_iter().collect::<Vec<_>>()).await?;
                 let triggered_by = triggers.into_iter().map(|(_, name)| name).collect();
-                Ok(Claim::Job(Box::new(Claimed { job, workspace, pipeline, definition, triggered_by, uses })))
+                let since = BootTime::now();
+                Ok(Claim::Job(Box::new(Claimed { job, workspace, pipeline, definition, triggered_by, uses, since })))
             }
             .boxed()
         })
@@ -133,6 +139,7 @@ impl Jobs {
     pub async fn end(
         &self,
         held: &Job,
+        since: BootTime,
         ending: Ending,
         last_lines: LogLines,
         failure: Option<Failure>,
@@ -141,7 +148,7 @@ impl Jobs {
         let backoff = self.backoff(held.attempt);
         self.commit(move |unit| {
             async move {
-                match unit.end_attempt(&held, &ending, backoff, Some(last_lines.clone()), failure).await {
+                match unit.end_attempt(&held, Some(since), &ending, backoff, Some(last_lines.clone()), failure).await {
                     Err(Error::Stale) if unit.conn.has_lines(held.id, &last_lines).await? => {
                         unit.rings = Rings::ALL; // those of the first time were lost with its acknowledgement
                         unit.conn.job_even_deleted(held.id).await?.ok_or(Error::Stale)
@@ -171,6 +178,7 @@ impl Unit<'_> {
     pub(super) async fn end_attempt(
         &mut self,
         held: &Job,
+        since: Option<BootTime>,
         ending: &Ending,
         backoff: Duration,
         lines: Option<LogLines>,
@@ -186,7 +194,8 @@ impl Unit<'_> {
             lines = LogLines::starting_at(job.log_lines);
         }
         let output_bytes = lines.output_bytes();
-        let after = state::end(&job, ending, backoff, self.now);
+        let mut after = state::end(&job, ending, backoff, self.now);
+        after.end_time = after.end_time.map(|now| ended(&job, since, now));
         if let Some(remark) = remark(&job, &after, ending, backoff) {
             lines.push(self.now, LogStream::System, false, &remark);
         }
@@ -202,6 +211,16 @@ impl Unit<'_> {
         };
         self.tally.logged(Arc::new(lines));
         self.change(&job, after).await
+    }
+}
+
+/// When an attempt ended, as its duration is measured: the clock may have been set meanwhile.
+/// Without a measure, not before it started.
+fn ended(job: &Job, since: Option<BootTime>, now: Timestamp) -> Timestamp {
+    let Some(started) = job.start_time else { return now };
+    match since.map(|since| started + since.elapsed()) {
+        Some(measured) if measured.distance(now) > CLOCK_ERROR => measured,
+        _ => now.max(started),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod components;
+mod deadlines;
 mod nodes;
 mod pipelines;
 mod queue;
@@ -22,9 +23,9 @@ mod workspaces;
 
 use std::time::Duration;
 
-use chrono_tz::Tz;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use jiff::tz::TimeZone;
 
 use crate::catalogue::Catalogue;
 use crate::cipher::Cipher;
@@ -36,6 +37,7 @@ use crate::store::{Scope, Store};
 
 pub use attempts::{Claim, Claimed};
 pub use components::Used;
+pub use deadlines::{Occasion, Recomputed};
 pub use pipelines::{NewPipeline, PipelineChanges};
 pub use schedules::MissedTicks;
 pub use sealing::Settings;
@@ -55,7 +57,7 @@ pub struct Rules {
     /// How many jobs of one workspace may run at a time, if there is a limit.
     pub workspace_slots: Option<u32>,
     /// The time zone of schedules.
-    pub zone: Tz,
+    pub zone: TimeZone,
     /// What becomes of ticks that came while no server was up.
     pub missed_ticks: MissedTicks,
     /// Whether webhooks may lead to private addresses.

@@ -32,16 +32,17 @@ impl Jobs {
     pub async fn take_over(&self, held: &Job, late: Option<ServerId>, ending: Ending) -> Result<Job, Error> {
         let held = held.clone();
         let backoff = self.backoff(held.attempt);
+        let jobs = self.clone();
         self.commit(move |unit| {
             async move {
                 if let Some(server) = late {
                     let server = unit.conn.lock_node(server).await?;
                     let now = unit.conn.now().await?;
-                    if server.is_some_and(|it| !it.is_late(now)) {
+                    if server.is_some_and(|it| !jobs.is_late(&it, now)) {
                         return Err(Error::Stale);
                     }
                 }
-                unit.end_attempt(&held, &ending, backoff, None, None).await
+                unit.end_attempt(&held, None, &ending, backoff, None, None).await
             }
             .boxed()
         })
@@ -50,13 +51,14 @@ impl Jobs {
 
     /// Forgets a server that is gone and has no jobs any more: unless its lease holds after all, where it was `late`.
     pub async fn forget_node(&self, server: ServerId, late: bool) -> Result<(), Error> {
+        let jobs = self.clone();
         self.store
             .write(move |conn| {
                 async move {
                     // Waits for claims that are being stored, which count as jobs then.
                     let node = conn.lock_node(server).await?;
                     let now = conn.now().await?;
-                    if late && node.is_some_and(|it| !it.is_late(now)) {
+                    if late && node.is_some_and(|it| !jobs.is_late(&it, now)) {
                         return Ok(());
                     }
                     conn.remove_node(server).await

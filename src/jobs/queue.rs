@@ -4,8 +4,9 @@
 //! none keeps another from its turn, however much it has queued.
 
 use super::Unit;
+use super::attempts::LONGEST_BACKOFF;
 use crate::error::Error;
-use crate::model::{Job, JobStatus, JobType, Timestamp};
+use crate::model::{Job, JobStatus, JobType, PipelineId, Timestamp, WorkspaceId};
 use crate::store::{Queued, Turn};
 
 /// What the queue has for a runner.
@@ -44,7 +45,19 @@ impl Unit<'_> {
         if !waits || self.conn.is_held_back(job).await? {
             return Ok(None);
         }
-        Ok(Some(job.not_before.unwrap_or(job.created)))
+        // No job waits because it was queued while the clock was ahead.
+        Ok(Some(job.not_before.map_or(job.created.min(self.now), |at| at.min(self.now + LONGEST_BACKOFF))))
+    }
+
+    /// The queued jobs of a workspace, or of one of its pipelines, may start or not, as what they
+    /// need is now.
+    pub(super) async fn sort_queue(
+        &mut self,
+        workspace: WorkspaceId,
+        pipeline: Option<PipelineId>,
+    ) -> Result<(), Error> {
+        self.conn.sort_queue(workspace, pipeline).await?;
+        self.conn.bring_jobs_back(workspace, self.now, LONGEST_BACKOFF).await
     }
 
     /// Notes whose turn it is after all that this change has done.
@@ -55,11 +68,7 @@ impl Unit<'_> {
         Ok(())
     }
 
-    async fn settle_queue(
-        &mut self,
-        workspace: crate::model::WorkspaceId,
-        most_running: Option<u32>,
-    ) -> Result<(), Error> {
+    async fn settle_queue(&mut self, workspace: WorkspaceId, most_running: Option<u32>) -> Result<(), Error> {
         let Some(queued) = self.conn.queued(workspace).await? else { return Ok(()) };
         let served = self.held.get(&workspace).copied().flatten().unwrap_or(queued.served);
         let turn = first(&queued, most_running).map(|(ready, _)| ready.max(served));

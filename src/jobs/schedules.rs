@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use jiff::tz::TimeZone;
 
 use super::{Jobs, Unit};
 use crate::error::Error;
@@ -14,6 +15,12 @@ use crate::model::{
 const LATE: Duration = Duration::from_secs(30);
 /// How many ticks one transaction takes.
 const TICKS: i64 = 100;
+/// How many schedules one transaction sets back.
+const SCHEDULES: usize = 100;
+
+/// Why ticks were missed, in the note that they are skipped.
+const WHILE_DOWN: &str = "The server was down";
+const WHILE_AWAY: &str = "The database was away, or the clock jumped";
 
 /// What becomes of ticks that came while no server was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -41,7 +48,7 @@ impl Jobs {
     /// Deals with the ticks that came while no server was up, and sets all schedules to the first tick that comes. The time zone may have
     /// changed since they were set. Where another server has been up for longer, that is its affair.
     pub async fn begin_schedules(&self, own: &Node) -> Result<(), Error> {
-        let (zone, missed, own) = (self.rules.zone, self.rules.missed_ticks, own.clone());
+        let (zone, missed, own) = (self.rules.zone.clone(), self.rules.missed_ticks, own.clone());
         self.commit(move |unit| {
             async move {
                 let now = unit.now;
@@ -52,12 +59,13 @@ impl Jobs {
                 }
                 for (id, tick) in unit.ticks(None, i64::MAX).await? {
                     let pipeline = unit.pipeline(id).await?;
-                    let schedule = pipeline.definition.schedule_in(zone);
-                    unit.conn.set_next_run(id, schedule.as_ref().and_then(|it| it.next_after(now))).await?;
+                    let schedule = pipeline.definition.schedule_in(&zone);
+                    let last = unit.conn.last_tick(id).await?;
+                    unit.conn.set_next_run(id, schedule.as_ref().map(|it| it.next_tick(now, last))).await?;
                     if tick > now {
                         continue;
                     }
-                    unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed).await?;
+                    unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed, WHILE_DOWN).await?;
                 }
                 Ok(())
             }
@@ -66,9 +74,22 @@ impl Jobs {
         .await
     }
 
+    /// Sets every schedule's next tick to the one that comes next as the clock is now. Answers how
+    /// many had another one: the clock has been set back, or was ahead.
+    pub(super) async fn set_schedules_back(&self) -> Result<usize, Error> {
+        let ticks = self.store.read(|conn| conn.next_ticks(None, i64::MAX).boxed()).await?;
+        let mut set_back = 0;
+        for some in ticks.chunks(SCHEDULES) {
+            let (zone, some) = (self.rules.zone.clone(), some.to_vec());
+            set_back +=
+                self.commit(move |unit| async move { unit.set_schedules_back(&zone, some).await }.boxed()).await?;
+        }
+        Ok(set_back)
+    }
+
     /// The ticks of a pipeline that come next.
     pub fn next_runs(&self, pipeline: &Pipeline, count: usize) -> Vec<Timestamp> {
-        let Some(schedule) = pipeline.definition.schedule_in(self.rules.zone) else { return Vec::new() };
+        let Some(schedule) = pipeline.definition.schedule_in(&self.rules.zone) else { return Vec::new() };
         let first = schedule.next_after(self.store.now());
         std::iter::successors(first, |tick| schedule.next_after(*tick)).take(count).collect()
     }
@@ -76,21 +97,22 @@ impl Jobs {
     /// Takes the ticks that are due, some at a time, each with the run that it queues or the note that it is skipped. Answers when to come
     /// again: how long it is until the next tick, if there is one.
     pub async fn take_ticks(&self) -> Result<Option<Duration>, Error> {
-        let (zone, missed) = (self.rules.zone, self.rules.missed_ticks);
+        let (zone, missed) = (self.rules.zone.clone(), self.rules.missed_ticks);
         self.commit(move |unit| {
             async move {
                 for (id, tick) in unit.ticks(Some(unit.now), TICKS).await? {
                     let pipeline = unit.pipeline(id).await?;
-                    let schedule = pipeline.definition.schedule_in(zone);
+                    let schedule = pipeline.definition.schedule_in(&zone);
                     // After a while in which nobody could take them, those that came meanwhile are missed.
                     let late = unit.now.since(tick) > LATE;
                     let after = if late { unit.now } else { tick };
-                    if !unit.conn.take_tick(id, tick, schedule.as_ref().and_then(|it| it.next_after(after))).await? {
+                    if !unit.conn.move_tick(id, tick, schedule.as_ref().map(|it| it.next_tick(after, None))).await? {
                         continue; // another server has
                     }
                     if late {
-                        unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed).await?;
+                        unit.miss_ticks(&pipeline, tick, schedule.as_ref(), missed, WHILE_AWAY).await?;
                     } else {
+                        unit.conn.set_last_tick(id, tick).await?;
                         let cause = Cause { type_: CauseType::Schedule, job: None, tick: Some(tick) };
                         unit.start_run(id, cause).await?;
                     }
@@ -105,6 +127,25 @@ impl Jobs {
 }
 
 impl Unit<'_> {
+    async fn set_schedules_back(
+        &mut self,
+        zone: &TimeZone,
+        ticks: Vec<(WorkspaceId, PipelineId, Timestamp)>,
+    ) -> Result<usize, Error> {
+        let mut set_back = 0;
+        for (_, id, tick) in ticks.into_iter().filter(|(.., tick)| *tick > self.now) {
+            let Some(pipeline) = self.conn.pipeline(id).await? else { continue };
+            let last = self.conn.last_tick(id).await?;
+            let next = pipeline.definition.schedule_in(zone).map(|it| it.next_tick(self.now, last));
+            // Unless another server has moved it meanwhile.
+            if next != Some(tick) && self.conn.move_tick(id, tick, next).await? {
+                set_back += 1;
+            }
+        }
+        self.rings.schedules |= set_back > 0;
+        Ok(set_back)
+    }
+
     /// The ticks that come first. Every server goes through the workspaces in the same order, so that no two wait for each other.
     async fn ticks(&mut self, until: Option<Timestamp>, at_most: i64) -> Result<Vec<(PipelineId, Timestamp)>, Error> {
         let mut ticks = self.conn.next_ticks(until, at_most).await?;
@@ -119,6 +160,7 @@ impl Unit<'_> {
         tick: Timestamp,
         schedule: Option<&Schedule>,
         missed: MissedTicks,
+        why: &str,
     ) -> Result<(), Error> {
         let last = schedule.and_then(|it| it.last_until(self.now)).filter(|last| *last >= tick).unwrap_or(tick);
         match missed {
@@ -128,7 +170,7 @@ impl Unit<'_> {
             }
             MissedTicks::Skip => {
                 let ticks = if last == tick { format!("of {tick}") } else { format!("from {tick} to {last}") };
-                let reason = format!("The server was down: the schedule's ticks {ticks} are not made up for.");
+                let reason = format!("{why}: the schedule's ticks {ticks} are not made up for.");
                 self.skip(pipeline.workspace, pipeline.id, &reason).await?;
             }
         }

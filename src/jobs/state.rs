@@ -192,6 +192,7 @@ mod tests {
             home: Id::random(),
             directory: String::new(),
             shared: Some(Id::random()),
+            lease_length: 0,
         }
     }
 

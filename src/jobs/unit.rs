@@ -176,7 +176,7 @@ impl Unit<'_> {
             None => self.conn.set_workspace_status(ended.workspace, status).await?,
             Some(pipeline) => self.conn.set_pipeline_status(pipeline, status).await?,
         }
-        self.conn.sort_queue(ended.workspace, ended.pipeline).await
+        self.sort_queue(ended.workspace, ended.pipeline).await
     }
 
     /// From here on nobody else changes the jobs of this workspace. Says whether what was read of them before may be out of date.

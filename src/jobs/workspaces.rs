@@ -81,7 +81,7 @@ impl Jobs {
                 }
                 if before.status == ResourceStatus::Failed || moved.is_some() {
                     unit.conn.set_workspace_status(id, ResourceStatus::Provisioning).await?;
-                    unit.conn.sort_queue(id, None).await?;
+                    unit.sort_queue(id, None).await?;
                     unit.queue_for_workspace(id, JobType::WorkspaceInit).await?;
                 }
                 unit.workspace(id).await

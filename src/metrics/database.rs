@@ -18,6 +18,7 @@ pub(super) struct Database {
     reads: Handles,
     writes: Handles,
     statements: Counter,
+    clock_jumps: Counter,
 }
 
 /// What is counted of one operation.
@@ -58,6 +59,11 @@ impl Database {
                 "jobstream_database_statements",
                 "SQL statements that were run, without those that begin and end transactions",
             ),
+            clock_jumps: counter(
+                registry,
+                "jobstream_clock_jumps",
+                "Jumps of the clock that jobs go by, by more than 5 seconds",
+            ),
         }
     }
 
@@ -78,6 +84,11 @@ impl Metrics {
     /// The database did not carry out a read or a write.
     pub fn database_failed(&self, operation: DatabaseOperation) {
         self.inner.database.of(operation).errors.inc();
+    }
+
+    /// The database's clock has jumped.
+    pub fn clock_jumped(&self) {
+        self.inner.database.clock_jumps.inc();
     }
 
     /// A statement was run.

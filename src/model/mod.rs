@@ -44,6 +44,6 @@ pub use property::{Property, PropertyValue, Sealed, variable};
 pub use quoted::Quoted;
 pub use repository_url::RepositoryUrl;
 pub use schedule::Schedule;
-pub use time::Timestamp;
+pub use time::{BootTime, Timestamp};
 pub use webhook::{Delivery, Webhook, WebhookSecret};
 pub use workspace::{Invitation, Workspace};

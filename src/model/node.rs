@@ -1,5 +1,7 @@
 //! Nodes: the server processes that work on one database.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 
 use super::{Id, ServerId, Timestamp};
@@ -35,11 +37,23 @@ pub struct Node {
     pub directory: String,
     /// The directory that it shares with the other nodes of its database.
     pub shared: Option<HomeId>,
+    /// How long its leases last, in microseconds: 0 if that is not known.
+    pub lease_length: i64,
 }
 
 impl Node {
     /// Whether its lease is over at this moment.
     pub fn is_late(&self, now: Timestamp) -> bool {
         self.lease_until < now
+    }
+
+    /// Whether its lease lasts beyond this moment, although it is known how long its leases last.
+    pub fn has_lease_beyond(&self, longest: Timestamp) -> bool {
+        self.lease_length > 0 && self.lease_until > longest
+    }
+
+    /// How long its leases last: no time, if that is not known.
+    pub fn lease_length(&self) -> Duration {
+        Duration::from_micros(self.lease_length.try_into().unwrap_or_default())
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use diesel::deserialize::FromSqlRow;
 use diesel::expression::AsExpression;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::store::Instant;
 
@@ -34,6 +35,11 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         (self.0 - earlier.0).to_std().unwrap_or_default()
     }
+
+    /// How far it is from `other`, which may be earlier or later.
+    pub fn distance(self, other: Self) -> Duration {
+        self.since(other).max(other.since(self))
+    }
 }
 
 impl std::ops::Add<Duration> for Timestamp {
@@ -49,6 +55,41 @@ impl std::ops::Sub<Duration> for Timestamp {
 
     fn sub(self, duration: Duration) -> Self {
         Self(self.0 - duration)
+    }
+}
+
+/// An instant on a clock that nobody sets: the time since the machine's boot, the time in which it
+/// slept included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// This instant.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        let (seconds, nanos) = (u64::try_from(now.tv_sec), u32::try_from(now.tv_nsec));
+        Self(Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default()))
+    }
+
+    /// The instant so long after the boot.
+    #[cfg(test)]
+    pub fn after(boot: Duration) -> Self {
+        Self(boot)
+    }
+
+    /// How long it is from `earlier` to this instant: nothing, if that is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// How long ago this instant was.
+    pub fn elapsed(self) -> Duration {
+        Self::now().since(self)
+    }
+
+    /// Microseconds since the boot.
+    pub fn micros(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
     }
 }
 

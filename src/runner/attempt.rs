@@ -67,7 +67,7 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
     let Ended { ending, lines, failure } = ended;
     let ending = with_outcome(runner, held, ending).await;
     remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
-    let end = || runner.jobs.end(held, ending.clone(), lines.clone(), failure.clone());
+    let end = || runner.jobs.end(held, claimed.since, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
         Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
         Err(error) => {

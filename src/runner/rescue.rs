@@ -160,7 +160,7 @@ fn is_gone(runner: &Runner, node: &Node, now: Timestamp) -> Option<Gone> {
     if node.machine == own.machine && Process::look_up(node.pid).started_at(node.pid_start) == Lookup::Ended {
         return Some(Gone::Process);
     }
-    node.is_late(now).then_some(Gone::Lease)
+    runner.jobs.is_late(node, now).then_some(Gone::Lease)
 }
 
 async fn rescue(runner: &Runner, mut job: Job, server: Option<(&Node, Gone)>) -> Result<(), Error> {

@@ -13,12 +13,12 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::clock::Clock;
 use super::fragment::{MOST_MEMBERS, UnionAll};
-use super::postgres::{self, Skew};
-use super::sqlite::{self, Clock};
+use super::{postgres, sqlite};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::model::Timestamp;
+use crate::model::{BootTime, Timestamp};
 
 /// A query that yields rows of `U`, on any database.
 pub(super) trait Rows<'q, U>:
@@ -49,10 +49,10 @@ pub struct Conn {
 
 /// What a connection leads to.
 pub(super) enum Database {
-    /// SQLite, and the clock that goes with it.
+    /// SQLite, and the clock that goes with it: this machine's.
     Sqlite(SqliteConnection, Clock),
-    /// PostgreSQL, which has a clock of its own, and how that differs from ours.
-    Postgres(Box<Object<AsyncPgConnection>>, Skew),
+    /// PostgreSQL, and its clock, which is another machine's.
+    Postgres(Box<Object<AsyncPgConnection>>, Clock),
 }
 
 impl std::fmt::Debug for Conn {
@@ -73,12 +73,13 @@ impl Conn {
 
     /// The database's clock.
     pub async fn now(&mut self) -> Result<Timestamp, Error> {
-        let skew = match &self.database {
-            Database::Sqlite(_, clock) => return Ok(clock.now()),
-            Database::Postgres(_, skew) => skew.clone(),
+        let clock = match &self.database {
+            Database::Sqlite(_, clock) => return Ok(clock.read()),
+            Database::Postgres(_, clock) => clock.clone(),
         };
+        let asked = BootTime::now();
         let now = self.one(diesel::select(postgres::clock_timestamp())).await?;
-        skew.note(now);
+        clock.has_shown(asked, now);
         Ok(now)
     }
 

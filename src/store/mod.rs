@@ -6,8 +6,10 @@
 
 mod changes;
 mod chunk;
+mod clock;
 mod conn;
 mod data_components;
+mod deadlines;
 mod encryption_keys;
 mod fragment;
 mod invitations;
@@ -44,12 +46,13 @@ use crate::model::Timestamp;
 
 pub use changes::{ChangeFilter, ChangePage};
 pub use chunk::{decode_all as decode_lines, encode as encode_lines};
+pub use clock::{Clock, Jump};
 pub use conn::Conn;
 pub use data_components::ComponentPosition;
 pub use jobs::{JobFilter, JobPosition};
 pub use log_pages::{Enough, LogRequest};
 pub use migrations::Standing;
-pub use pages::{Page, PageRequest};
+pub use pages::{Numbered, Page, PageRequest};
 pub use pipelines::PipelinePosition;
 pub use postgres::{Announcements, DatabaseUrl};
 pub use pulse::Pulse;
@@ -57,7 +60,7 @@ pub use queues::{Queued, Turn};
 pub use revision::{Revision, Scope};
 pub use snapshot::Snapshot;
 pub use sqlite::Synchronous;
-pub use survey::{Colleague, PostgresSurvey, SqliteSurvey};
+pub use survey::{ClockSurvey, Colleague, PostgresSurvey, SqliteSurvey};
 pub use types::{Instant, Uid};
 pub use webhooks::WebhookPosition;
 
@@ -74,6 +77,7 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(5);
 #[derive(Debug, Clone)]
 pub struct Store {
     backend: Backend,
+    clock: Clock,
     metrics: Metrics,
 }
 
@@ -86,21 +90,18 @@ enum Backend {
 impl Store {
     /// Opens the SQLite database at `path`, creating it if need be, and brings its schema up to date.
     pub async fn open_sqlite(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
-        let (path, of_backend) = (path.to_owned(), metrics.clone());
-        let open = move || sqlite::Sqlite::open(&path, synchronous, of_backend);
+        let clock = Clock::default();
+        let (path, of_backend) = (path.to_owned(), (clock.clone(), metrics.clone()));
+        let open = move || sqlite::Sqlite::open(&path, synchronous, of_backend.0, of_backend.1);
         let sqlite = tokio::task::spawn_blocking(open).await.map_err(Error::internal)??;
-        let store = Self { backend: Backend::Sqlite(sqlite.clone()), metrics };
-        // Ahead of everything stored, also if the machine's clock was set back.
-        if let Some(latest) = store.read(|conn| Box::pin(conn.latest_instant())).await? {
-            sqlite.pass(latest);
-        }
-        Ok(store)
+        Ok(Self { backend: Backend::Sqlite(sqlite), clock, metrics })
     }
 
     /// Opens the PostgreSQL database at `url`, and brings its schema up to date.
     pub async fn open_postgres(url: DatabaseUrl, connections: usize, metrics: Metrics) -> Result<Self, Error> {
-        let postgres = postgres::Postgres::open(url, connections, metrics.clone()).await?;
-        Ok(Self { backend: Backend::Postgres(postgres), metrics })
+        let clock = Clock::default();
+        let postgres = postgres::Postgres::open(url, connections, clock.clone(), metrics.clone()).await?;
+        Ok(Self { backend: Backend::Postgres(postgres), clock, metrics })
     }
 
     /// Whether other server processes may work on the database at the same time.
@@ -111,8 +112,22 @@ impl Store {
     /// What the database's clock shows, for what is not stored in a transaction that asks for it.
     pub fn now(&self) -> Timestamp {
         match &self.backend {
-            Backend::Sqlite(_) => Timestamp::now(),
-            Backend::Postgres(postgres) => postgres.now(),
+            Backend::Sqlite(_) => self.clock.read(),
+            Backend::Postgres(_) => self.clock.now(),
+        }
+    }
+
+    /// The database's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Reads this machine's clock, if it is the database's, so that a jump is noticed although
+    /// nobody does anything. That of PostgreSQL is read whenever it is looked for news of other
+    /// nodes.
+    pub fn read_clock(&self) {
+        if let Backend::Sqlite(_) = &self.backend {
+            self.clock.read();
         }
     }
 

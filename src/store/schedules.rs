@@ -19,7 +19,7 @@ impl Conn {
     }
 
     /// Moves the next tick of a pipeline on, and says whether it was still that one: if not, somebody else has taken it.
-    pub async fn take_tick(
+    pub async fn move_tick(
         &mut self,
         pipeline: PipelineId,
         tick: Timestamp,
@@ -27,6 +27,19 @@ impl Conn {
     ) -> Result<bool, Error> {
         let expected = pipelines::table.find(pipeline).filter(pipelines::next_run.eq(tick));
         Ok(self.run(diesel::update(expected).set(pipelines::next_run.eq(next))).await? == 1)
+    }
+
+    /// Notes the latest tick of a pipeline that was taken when it came.
+    pub async fn set_last_tick(&mut self, pipeline: PipelineId, tick: Timestamp) -> Result<(), Error> {
+        self.run(diesel::update(pipelines::table.find(pipeline)).set(pipelines::last_tick.eq(tick))).await?;
+        Ok(())
+    }
+
+    /// The latest tick of a pipeline that was taken when it came.
+    pub async fn last_tick(&mut self, pipeline: PipelineId) -> Result<Option<Timestamp>, Error> {
+        let last: Option<Option<Timestamp>> =
+            self.optional(pipelines::table.find(pipeline).select(pipelines::last_tick)).await?;
+        Ok(last.flatten())
     }
 
     /// The ticks that come first, of this many pipelines, up to a moment if there is one; each with the pipeline and its workspace.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::clock::Jump;
 use super::migrations::Standing;
 use super::postgres::{self, DatabaseUrl};
 use super::sqlite;
@@ -15,6 +16,17 @@ pub struct SqliteSurvey {
     pub schema: Standing,
     /// The fingerprint of the key that its sensitive values are sealed with.
     pub key: Option<String>,
+    /// What it tells of its clock.
+    pub clock: ClockSurvey,
+}
+
+/// What a database tells of the clock that its instants are from.
+#[derive(Debug, Default)]
+pub struct ClockSurvey {
+    /// How many jobs were created later than now.
+    pub jobs_ahead: i64,
+    /// The jumps that servers have noted, the latest first, each with the server.
+    pub jumps: Vec<(Jump, String)>,
 }
 
 /// What a PostgreSQL database is like.
@@ -44,6 +56,8 @@ pub struct PostgresSurvey {
     pub lacks: Vec<String>,
     /// The fingerprint of the key that its sensitive values are sealed with.
     pub key: Option<String>,
+    /// What it tells of its clock.
+    pub clock: ClockSurvey,
     /// The servers that are registered, the oldest first.
     pub nodes: Vec<Colleague>,
 }

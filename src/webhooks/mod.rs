@@ -51,6 +51,21 @@ pub struct WebhookOptions {
     pub webhook_retry_for: Duration,
 }
 
+impl WebhookOptions {
+    /// How long a delivery that has failed after so many others waits at most.
+    fn longest_backoff(&self, attempt: i32) -> Duration {
+        let doublings = u32::try_from(attempt).unwrap_or(0).min(20);
+        self.webhook_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF)
+    }
+
+    /// How long a delivery waits at most after 0, 1, 2 … tries; the last is so for more tries too.
+    /// At any time it may be on its way.
+    pub fn longest_waits(&self) -> Vec<Duration> {
+        let waits = (0..20).map(|tries| self.longest_backoff(tries).max(TAKEN));
+        std::iter::once(TAKEN).chain(waits).collect()
+    }
+}
+
 /// Delivers to webhooks.
 #[derive(Debug, Clone)]
 pub struct Webhooks {
@@ -157,7 +172,12 @@ impl Webhooks {
         let age = self.store.now().since(delivery.created);
         let outcome = match &answer {
             Answer::Arrived => DeliveryOutcome::Arrived,
-            Answer::Failed(_) if age < self.options.webhook_retry_for => DeliveryOutcome::Failed,
+            // After a jump of the clock nobody knows how old it is.
+            Answer::Failed(_)
+                if age < self.options.webhook_retry_for || self.store.clock().has_jumped_within(LONGEST_BACKOFF) =>
+            {
+                DeliveryOutcome::Failed
+            }
             Answer::Failed(_) | Answer::Unwanted(_) => DeliveryOutcome::GivenUp,
         };
         self.metrics.delivery_tried(outcome);
@@ -186,8 +206,7 @@ impl Webhooks {
 
     /// Somewhere between half of the wait and all of it, so that what failed together does not come back together.
     fn backoff(&self, attempt: i32) -> Duration {
-        let doublings = u32::try_from(attempt).unwrap_or(0).min(20);
-        let longest = self.options.webhook_backoff.saturating_mul(1 << doublings).min(LONGEST_BACKOFF);
+        let longest = self.options.longest_backoff(attempt);
         let share = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
         longest / 2 + longest * share / 512
     }

@@ -4,7 +4,6 @@
 //! Every wait has an end: a database that does not answer is one that is away.
 
 mod announcements;
-mod clock;
 mod connect;
 mod numbering;
 mod sessions;
@@ -19,15 +18,14 @@ use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use super::clock::Clock;
 use super::conn::{Conn, Database};
 use super::migrations;
 use super::types::Instant;
 use crate::error::Error;
 use crate::metrics::{DatabaseUsage, Metrics};
-use crate::model::Timestamp;
 
 pub use announcements::Announcements;
-pub(super) use clock::Skew;
 pub use connect::DatabaseUrl;
 use numbering::Numbering;
 pub(super) use survey::survey;
@@ -57,7 +55,7 @@ pub(super) struct Postgres {
     pool: Pool<AsyncPgConnection>,
     url: Arc<DatabaseUrl>,
     numbering: Numbering,
-    skew: Skew,
+    clock: Clock,
     metrics: Metrics,
 }
 
@@ -69,7 +67,12 @@ impl std::fmt::Debug for Postgres {
 
 impl Postgres {
     /// Opens the database at `url`, and brings its schema up to date: one node at a time.
-    pub(super) async fn open(url: DatabaseUrl, connections: usize, metrics: Metrics) -> Result<Self, Error> {
+    pub(super) async fn open(
+        url: DatabaseUrl,
+        connections: usize,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         let away = || Error::unavailable("the database does not answer");
         timeout(PATIENCE, sessions::check(&url)).await.map_err(|_| away())??;
         let mut conn = timeout(PATIENCE, url.connect()).await.map_err(|_| away())??;
@@ -82,14 +85,9 @@ impl Postgres {
         let url = Arc::new(url);
         let pool = connect::pool(Arc::clone(&url), connections)?;
         let numbering = Numbering::start(pool.clone());
-        let postgres = Self { pool, url, numbering, skew: Skew::default(), metrics };
+        let postgres = Self { pool, url, numbering, clock, metrics };
         check_notifications(&postgres.url).await?;
         Ok(postgres)
-    }
-
-    /// What its clock shows.
-    pub(super) fn now(&self) -> Timestamp {
-        self.skew.now()
     }
 
     /// Listens to what nodes announce.
@@ -190,7 +188,7 @@ impl Postgres {
 
     async fn lend(&self) -> Result<Lent, Error> {
         let conn = self.pool.get().await.map_err(Error::unavailable)?;
-        Ok(Lent(Some(Conn::new(Database::Postgres(Box::new(conn), self.skew.clone()), self.metrics.clone()))))
+        Ok(Lent(Some(Conn::new(Database::Postgres(Box::new(conn), self.clock.clone()), self.metrics.clone()))))
     }
 }
 

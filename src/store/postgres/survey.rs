@@ -11,11 +11,13 @@ use tokio_postgres::Client;
 use super::sessions::{self, ask, rows};
 use super::{DatabaseUrl, MIGRATIONS, PATIENCE, check_notifications};
 use crate::error::Error;
+use crate::model::Timestamp;
+use crate::store::clock::Jump;
 use crate::store::migrations::{NOTED, Standing};
-use crate::store::survey::{Colleague, PostgresSurvey};
+use crate::store::survey::{ClockSurvey, Colleague, PostgresSurvey};
 
 const TABLES: &str = "'workspaces', 'queues', 'pipelines', 'definitions', 'triggers', 'data_components', 'encryption_keys', 'invitations', \
-    'nodes', 'jobs', 'changes', 'log_chunks', 'webhooks', 'deliveries', '__diesel_schema_migrations'";
+    'nodes', 'jobs', 'changes', 'log_chunks', 'webhooks', 'deliveries', 'clock_jumps', '__diesel_schema_migrations'";
 
 /// Looks at the database.
 pub(in crate::store) async fn survey(url: &DatabaseUrl) -> Result<PostgresSurvey, Error> {
@@ -38,6 +40,7 @@ async fn look(url: &DatabaseUrl) -> Result<PostgresSurvey, Error> {
     // What a newer version keeps, nobody here knows.
     let is_known = matches!(schema, Standing::Older(_) | Standing::Same);
     let (key, nodes) = if is_known { (key(&client).await?, nodes(&client).await?) } else { (None, Vec::new()) };
+    let clock = if is_known { clock(&client).await } else { ClockSurvey::default() };
     Ok(PostgresSurvey {
         version: number(0),
         is_replica: setting(1).as_deref() == Some("t"),
@@ -51,6 +54,7 @@ async fn look(url: &DatabaseUrl) -> Result<PostgresSurvey, Error> {
         lacks: lacks(&client, &schema).await?,
         schema,
         key,
+        clock,
         nodes,
     })
 }
@@ -100,6 +104,21 @@ async fn lacks(client: &Client, schema: &Standing) -> Result<Vec<String>, Error>
 async fn key(client: &Client) -> Result<Option<String>, Error> {
     // Who may not read the table has been told so.
     Ok(ask(client, "SELECT fingerprint FROM encryption_keys").await.unwrap_or_default())
+}
+
+/// What it tells of its clock. An old schema has no place for all of that.
+async fn clock(client: &Client) -> ClockSurvey {
+    let ahead = "SELECT count(*) FROM jobs WHERE created > clock_timestamp() + interval '5 s'";
+    let ahead = ask(client, ahead).await.unwrap_or_default();
+    let micros = |column: &str| format!("(extract(epoch FROM {column}) * 1000000)::BIGINT");
+    let jumps = format!("SELECT {}, {}, node FROM clock_jumps ORDER BY id DESC", micros("expected"), micros("shown"));
+    let jumps = rows(client, &jumps).await.unwrap_or_default().into_iter().filter_map(|row| {
+        let mut values = row.into_iter().flatten();
+        let mut instant = || Timestamp::from_micros(values.next()?.parse().ok()?);
+        let jump = Jump { expected: instant()?, shown: instant()? };
+        Some((jump, values.next()?))
+    });
+    ClockSurvey { jobs_ahead: ahead.and_then(|it| it.parse().ok()).unwrap_or_default(), jumps: jumps.collect() }
 }
 
 async fn nodes(client: &Client) -> Result<Vec<Colleague>, Error> {

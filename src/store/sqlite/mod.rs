@@ -1,6 +1,5 @@
 //! The embedded database: one connection that writes, several that read, and a clock.
 
-mod clock;
 mod disk;
 mod open;
 mod readers;
@@ -12,13 +11,12 @@ use std::path::Path;
 
 use futures_util::future::BoxFuture;
 
+use super::clock::Clock;
 use super::conn::Conn;
 use super::revision::{Revision, Revisions, Scope};
 use crate::error::Error;
 use crate::metrics::{DatabaseUsage, Metrics};
-use crate::model::Timestamp;
 
-pub(super) use clock::Clock;
 pub use open::Synchronous;
 pub(super) use survey::survey;
 pub(super) use vacuum::shrink;
@@ -28,19 +26,17 @@ pub(super) use vacuum::shrink;
 pub(super) struct Sqlite {
     writer: writer::Writer,
     readers: readers::Readers,
-    clock: Clock,
     revisions: Revisions,
 }
 
 impl Sqlite {
     /// Opens the database at `path`, creating it if need be, and brings its schema up to date.
-    pub(super) fn open(path: &Path, synchronous: Synchronous, metrics: Metrics) -> Result<Self, Error> {
-        let clock = Clock::default();
+    pub(super) fn open(path: &Path, synchronous: Synchronous, clock: Clock, metrics: Metrics) -> Result<Self, Error> {
         let writer = open::writer(path, synchronous, clock.clone(), metrics.clone())?;
-        let readers = readers::Readers::new(path.to_owned(), clock.clone(), metrics);
+        let readers = readers::Readers::new(path.to_owned(), clock, metrics);
         let revisions = Revisions::default();
         let writer = writer::Writer::start(writer, revisions.clone())?;
-        Ok(Self { writer, readers, clock, revisions })
+        Ok(Self { writer, readers, revisions })
     }
 
     /// Runs `work` on a snapshot.
@@ -64,11 +60,6 @@ impl Sqlite {
     /// How often what is stored has changed.
     pub(super) fn revision(&self) -> Revision {
         self.revisions.now()
-    }
-
-    /// Sees to it that the clock goes on from this moment, if it is later than what it shows.
-    pub(super) fn pass(&self, moment: Timestamp) {
-        self.clock.pass(moment);
     }
 
     /// Moves what is committed from the write-ahead log to the database.

@@ -7,10 +7,10 @@ use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::FutureExt;
 
-use super::clock::Clock;
 use super::vacuum;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::clock::Clock;
 use crate::store::conn::{Conn, Database};
 use crate::store::migrations;
 

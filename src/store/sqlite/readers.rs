@@ -7,10 +7,10 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::clock::Clock;
 use super::open;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::store::clock::Clock;
 use crate::store::conn::Conn;
 
 /// How many snapshots may be open at a time. One stays open until its response is complete; more would only wait for the processor.

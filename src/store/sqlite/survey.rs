@@ -1,6 +1,7 @@
 //! What an embedded database is like, for somebody who looks and changes nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -9,9 +10,14 @@ use diesel::sqlite::Sqlite;
 
 use super::open::MIGRATIONS;
 use crate::error::Error;
+use crate::model::Timestamp;
+use crate::store::clock::Jump;
 use crate::store::migrations::{NOTED, Standing};
-use crate::store::schema::encryption_keys;
-use crate::store::survey::SqliteSurvey;
+use crate::store::schema::{clock_jumps, encryption_keys, jobs};
+use crate::store::survey::{ClockSurvey, SqliteSurvey};
+
+/// What was created just now is not ahead.
+const SLACK: Duration = Duration::from_secs(5);
 
 #[derive(QueryableByName)]
 struct Name {
@@ -36,7 +42,23 @@ pub(in crate::store) fn survey(path: &Path) -> Result<SqliteSurvey, Error> {
     let schema = Standing::of::<Sqlite>(&applied, &MIGRATIONS)?;
     // An old schema has no place for it.
     let key = encryption_keys::table.select(encryption_keys::fingerprint).first(&mut conn).ok();
-    Ok(SqliteSurvey { schema, key })
+    Ok(SqliteSurvey { schema, key, clock: clock(&mut conn) })
+}
+
+/// What it tells of its clock. An old schema has no place for all of that, a new one may have
+/// another.
+fn clock(conn: &mut SqliteConnection) -> ClockSurvey {
+    let ahead = jobs::table.filter(jobs::created.gt(Timestamp::now() + SLACK));
+    let jumps = clock_jumps::table.order(clock_jumps::id.desc()).select((
+        clock_jumps::expected,
+        clock_jumps::shown,
+        clock_jumps::node,
+    ));
+    let jumps: Vec<(Timestamp, Timestamp, String)> = jumps.load(conn).unwrap_or_default();
+    ClockSurvey {
+        jobs_ahead: ahead.count().get_result(conn).unwrap_or_default(),
+        jumps: jumps.into_iter().map(|(expected, shown, node)| (Jump { expected, shown }, node)).collect(),
+    }
 }
 
 fn names(conn: &mut SqliteConnection, sql: &str) -> Result<Vec<String>, Error> {
