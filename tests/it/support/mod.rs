@@ -2,12 +2,13 @@
 //!
 //! Requests through the API are in `requests`, requests as bytes in `raw`, the check of every
 //! response against the schema in `conformance`, metrics in `exposition`, WebSockets in `wire`,
-//! waiting in `waiting`. A PostgreSQL for a server is in `postgres`, a pooler before it in `pooler`,
-//! and connections that break in `proxy`.
+//! waiting in `waiting`, a clock that a test sets in `fake_clock`. A PostgreSQL for a server is in
+//! `postgres`, a pooler before it in `pooler`, and connections that break in `proxy`.
 
 mod client;
 pub mod conformance;
 mod exposition;
+pub mod fake_clock;
 pub mod installation;
 pub mod pooler;
 pub mod postgres;
@@ -25,6 +26,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tempfile::TempDir;
@@ -349,15 +351,15 @@ impl TestServer {
         query.get_result::<Count>(&mut database).expect("a count").count
     }
 
-    /// Executes a statement in the server's own database.
+    /// Executes statements in the server's own database.
     pub fn execute(&self, sql: &str) {
         if let Some(database) = &self.database {
             return database.execute(sql);
         }
         let path = self.data_directory().join("jobstream.db");
         let mut database = diesel::SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
-        diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut database).expect("a timeout");
-        diesel::sql_query(sql).execute(&mut database).expect(sql);
+        database.batch_execute("PRAGMA busy_timeout = 10000").expect("a timeout");
+        database.batch_execute(sql).expect(sql);
     }
 
     /// How much of the processor the server has used so far.

@@ -38,17 +38,22 @@ impl Cluster {
     pub fn shared() -> Option<&'static Self> {
         static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
         let shared =
-            SHARED.get_or_init(|| std::env::var(SERVER).map_or_else(|_| Self::try_start(), |it| Self::at(&it)));
+            SHARED.get_or_init(|| std::env::var(SERVER).map_or_else(|_| Self::try_start(&[]), |it| Self::at(&it)));
         shared.as_ref().inspect_err(|why| skip(why)).ok()
     }
 
     /// A cluster for one test, which may stop it. Nothing, and a word on why, if it cannot be had.
     pub fn start() -> Option<Self> {
-        Self::try_start().inspect_err(|why| skip(why)).ok()
+        Self::start_with(&[])
     }
 
-    fn try_start() -> Result<Self, String> {
-        let process = Process::start()?;
+    /// The same, with these environment variables.
+    pub fn start_with(environment: &[(&str, String)]) -> Option<Self> {
+        Self::try_start(environment).inspect_err(|why| skip(why)).ok()
+    }
+
+    fn try_start(environment: &[(&str, String)]) -> Result<Self, String> {
+        let process = Process::start(environment)?;
         let mut cluster = Self::at(&format!("postgres://postgres@127.0.0.1:{}/postgres", process.port()))?;
         cluster.process = Some(Mutex::new(process));
         Ok(cluster)

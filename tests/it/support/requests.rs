@@ -124,7 +124,7 @@ impl TestServer {
     }
 
     /// Waits for a change of the job, and answers the job as it is then.
-    async fn job_until(&self, job: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn job_until(&self, job: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut client = self.client().await;
         let query = "subscription($id: ID!) { jobStatusChanged(jobId: $id) { status attempt } }";
         let changes = client.begin(query, json!({ "id": job })).await.expect("a subscription");

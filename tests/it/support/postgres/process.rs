@@ -61,13 +61,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// A new PostgreSQL that accepts connections, or why there can be none.
-    pub fn start() -> Result<Self, String> {
+    /// A new PostgreSQL with these environment variables that accepts connections, or why there can be none.
+    pub fn start(environment: &[(&str, String)]) -> Result<Self, String> {
         let binaries = binaries().ok_or("PostgreSQL is not installed: there is no initdb.")?;
         let user = unprivileged_user()?;
         let directory = tempfile::Builder::new().prefix("jobstream-postgres-").tempdir_in(temporary()).map_err(text)?;
         let mut command = Command::new("sh");
         command.args(["-c", WATCHDOG, "postgres-watchdog"]).arg(directory.path()).arg(&binaries);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         // A group of its own: Ctrl-C is for the tests, whose end is heard of anyway. No directory may be closed to the user.
         command.process_group(0).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         if let Some((user, group)) = user {
