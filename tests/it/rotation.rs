@@ -214,7 +214,7 @@ async fn both_states_between_which_a_rotation_can_end_are_completed() {
     sealed.server.kill();
     let completed = rotate(&sealed.server);
     assert!(said(&completed).contains("Completed the rotation"), "{}", said(&completed));
-    assert_eq!(keys(&key), [second.clone()]);
+    assert_eq!(keys(&key), std::slice::from_ref(&second));
     // Before that: they are sealed now. What is written meanwhile is sealed with the key that the database names.
     std::fs::write(&key, format!("{first}\n{second}\n")).expect("both keys");
     sealed = sealed.restarted();
