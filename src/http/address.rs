@@ -187,7 +187,10 @@ mod tests {
 
     use super::*;
 
-    fn client(peer: &str, headers: &[(&'static str, &str)]) -> Option<String> {
+    /// The names and values of headers.
+    type Headers<'a> = &'a [(&'static str, &'a str)];
+
+    fn client(peer: &str, headers: Headers<'_>) -> Option<String> {
         let proxies: Vec<IpNet> =
             ["10.0.0.0/8", "127.0.0.1", "2001:db8:1::/48"].iter().filter_map(|it| trusted_proxy(it).ok()).collect();
         let headers: HeaderMap = headers
@@ -200,7 +203,7 @@ mod tests {
     #[test]
     fn the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
         let (x, f) = ("x-forwarded-for", "forwarded");
-        let cases: &[(&str, &[(&'static str, &str)], &str)] = &[
+        let cases: &[(&str, Headers<'_>, &str)] = &[
             ("10.0.0.1", &[], "10.0.0.1"),
             ("192.0.2.1", &[(x, "198.51.100.7")], "192.0.2.1"),
             ("10.0.0.1", &[(x, "198.51.100.7")], "198.51.100.7"),
@@ -226,7 +229,7 @@ mod tests {
     #[test]
     fn a_malformed_header_leaves_the_peer() {
         let (x, f) = ("x-forwarded-for", "forwarded");
-        let cases: &[&[(&'static str, &str)]] = &[
+        let cases: &[Headers<'_>] = &[
             &[(x, "")],
             &[(x, "unknown")],
             &[(x, "198.51.100.7,")],
