@@ -1,6 +1,7 @@
 //! Jobs and the changes of their status.
 
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CauseType, DefinitionId, Failure, JobId, JobStatus, JobStopReason, JobType, PipelineId, ServerId, Timestamp,

@@ -136,6 +136,6 @@ async fn no_property_reaches_the_loader_or_the_shell_of_the_server_s_own_process
     server.final_job(&job).await;
     let lines = server.log_lines(&job).await;
     let printed: Vec<&str> = lines.iter().map(|line| text(&line["text"])).collect();
-    assert!(printed.iter().any(|line| *line == "/nonexistent/preload.so 1"), "{printed:?}");
+    assert!(printed.contains(&"/nonexistent/preload.so 1"), "{printed:?}");
     assert!(sprung.exists());
 }
