@@ -272,7 +272,7 @@ fn words(text: &str) -> Option<Weight> {
 
 fn begins(text: &str, beginnings: &[&str]) -> bool {
     let begins = |it: &&str| text.get(..it.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(it));
-    beginnings.iter().any(|it| begins(it))
+    beginnings.iter().any(begins)
 }
 
 #[cfg(test)]
