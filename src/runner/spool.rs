@@ -6,14 +6,18 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+
+use rustix::fs::OFlags;
 
 use crate::model::LogLines;
 use crate::store::{decode_lines, encode_lines};
 
 /// The bytes before each batch.
 const HEADER: usize = 12;
+/// Jobs of the same user can write there: a link that one has planted is not followed, and a FIFO not waited for.
+const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
 
 /// A queue of lines.
 #[derive(Debug)]
@@ -58,7 +62,15 @@ impl Spool {
         let frame = [&lines.first_sequence().to_be_bytes()[..], &length.to_be_bytes(), &bytes].concat();
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(File::options().create(true).truncate(true).read(true).write(true).open(&self.path)?),
+            none => none.insert(
+                File::options()
+                    .create(true)
+                    .truncate(true)
+                    .read(true)
+                    .write(true)
+                    .custom_flags(NO_LINK)
+                    .open(&self.path)?,
+            ),
         };
         file.write_all_at(&frame, self.end)?;
         let at = self.end + HEADER as u64;
@@ -76,7 +88,7 @@ impl Spool {
 
     /// A queue with what an earlier server left in its file, if it left one.
     pub(super) fn left(path: PathBuf, unstored: PathBuf) -> io::Result<Option<Self>> {
-        let file = match File::options().read(true).write(true).open(&path) {
+        let file = match File::options().read(true).write(true).custom_flags(NO_LINK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -110,7 +122,8 @@ impl Spool {
             self.clear();
             return Ok(());
         }
-        let mut file = io::BufWriter::new(File::options().create(true).append(true).open(&self.unstored)?);
+        let mut file =
+            io::BufWriter::new(File::options().create(true).append(true).custom_flags(NO_LINK).open(&self.unstored)?);
         before.map_or(Ok(()), |lines| write(lines, &mut file))?;
         while let Some(lines) = self.pop()? {
             write(&lines, &mut file)?;
