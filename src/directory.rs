@@ -1,13 +1,14 @@
 //! The server's directories on disk: where everything that it keeps is, and what it shares with the other servers of its database.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::confined::{ConfinedDirectory, Kind};
 use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
 
 /// How long a directory may still be held that belongs to nobody: what a server was starting when it was killed has it until it is another
@@ -127,6 +128,21 @@ impl Directory {
         Some(shared.path.join("repositories").join(format!("{workspace}.git")))
     }
 
+    /// Everything that is kept of a workspace's repository, here and in the shared directory.
+    pub fn all_of(&self, workspace: WorkspaceId) -> io::Result<Vec<PathBuf>> {
+        let mut found = vec![self.repository(workspace), self.clone_lock(workspace), self.rebuild_marker(workspace)];
+        if let Some(shared) = &self.shared {
+            // The bare repository, and what is left of damaged ones.
+            for entry in fs::read_dir(shared.path.join("repositories"))? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(&workspace.to_string()) {
+                    found.push(entry.path());
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The file that is locked while a clone changes. Where there is one, the repository here is, or was, a clone.
     pub fn clone_lock(&self, workspace: WorkspaceId) -> PathBuf {
         self.clone_locks().join(workspace.to_string())
@@ -209,9 +225,24 @@ impl Directory {
         fs::read_dir(self.path.join("tmp"))?.map(|entry| entry.map(|entry| entry.path())).collect()
     }
 
+    /// Where the workspaces' repositories are.
+    pub fn repositories(&self) -> PathBuf {
+        self.path.join("repositories")
+    }
+
+    /// Where system tasks have their directories, which are called by the ids of the jobs.
+    pub fn tasks(&self) -> PathBuf {
+        self.path.join("tasks")
+    }
+
     /// Where a system task finds what it is to do, and leaves what came of it.
     pub fn task(&self, job: JobId) -> PathBuf {
-        self.path.join("tasks").join(job.to_string())
+        self.tasks().join(job.to_string())
+    }
+
+    /// The file that exists as long as a workspace's repository has to be rebuilt from the definitions of its pipelines.
+    pub fn rebuild_marker(&self, workspace: WorkspaceId) -> PathBuf {
+        self.tasks().join(format!("rebuild-{workspace}"))
     }
 }
 
@@ -243,16 +274,13 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 fn open_directories(path: &Path) -> io::Result<()> {
-    let mut found = vec![path.to_owned()];
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = ConfinedDirectory::open(parent)?;
+    let mut found = vec![PathBuf::from(name)];
     while let Some(directory) = found.pop() {
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            // A link to a directory is none.
-            if entry.file_type()?.is_dir() {
-                found.push(entry.path());
-            }
-        }
+        let entries = parent.unlock(&directory)?;
+        let directories = entries.into_iter().filter(|(_, kind)| *kind == Kind::Directory);
+        found.extend(directories.map(|(name, _)| directory.join(name)));
     }
     Ok(())
 }
@@ -276,13 +304,18 @@ fn make_whole(path: &Path) -> io::Result<PathBuf> {
 fn home(file: &Path) -> io::Result<HomeId> {
     if !file.exists() {
         let temporary = file.with_extension(HomeId::random().to_string());
-        fs::write(&temporary, HomeId::random().to_string())?;
+        let mut new = File::create(&temporary)?;
+        new.write_all(HomeId::random().to_string().as_bytes())?;
+        new.sync_all()?; // a loss of power would leave an empty file
         // Whole or not at all, and never in the place of another.
         let linked = fs::hard_link(&temporary, file);
         fs::remove_file(&temporary)?;
         match linked {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
+        }
+        if let Some(parent) = file.parent() {
+            File::open(parent)?.sync_all()?;
         }
     }
     let text = fs::read_to_string(file)?;

@@ -37,6 +37,7 @@
 //! | [`zone`] | time zones, from the newer copy of the IANA database: the machine's, or the one that is compiled in |
 //! | [`processes`], [`variables`], [`yaml`] | `/proc`; variables for an environment; YAML as Meltano reads it |
 //! | [`reaper`] | waits for orphaned processes, where the server is process 1 |
+//! | [`confined`] | file operations in directories that jobs can write to, which follow no symbolic link |
 //! | [`sweeper`] | clears away what was deleted |
 //! | [`graphql`] | types and resolvers; how every transport has operations carried out |
 //! | [`http`] | the transports, and who may talk to them |
@@ -58,6 +59,7 @@ pub mod server;
 mod catalogue;
 mod cipher;
 mod clock;
+mod confined;
 mod directory;
 mod error;
 mod events;

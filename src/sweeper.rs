@@ -72,7 +72,9 @@ impl Sweeper {
             let known = self.store.read(move |conn| async move { conn.known_workspaces(&ids).await }.boxed()).await?;
             for gone in workspaces.iter().filter(|id| !known.contains(id)) {
                 // The lock last: it says that there is, or was, a clone.
-                remove_directories(vec![self.directory.repository(*gone), self.directory.clone_lock(*gone)]).await?;
+                let marker = self.directory.rebuild_marker(*gone);
+                let here = vec![self.directory.repository(*gone), marker, self.directory.clone_lock(*gone)];
+                remove_directories(here).await?;
             }
         }
         for pipelines in names_in(&self.directory.meltano_pipelines()).await?.chunks(IDS) {
@@ -108,8 +110,9 @@ impl Sweeper {
         }
         for workspace in self.store.read(|conn| conn.cleared_workspaces().boxed()).await? {
             // The repository at a user's URL is the user's.
-            let here = [self.directory.repository(workspace), self.directory.clone_lock(workspace)];
-            if remove_directories(here.into_iter().chain(self.directory.origin(workspace)).collect()).await? {
+            let directory = self.directory.clone();
+            let of_workspace = tokio::task::spawn_blocking(move || directory.all_of(workspace)).await;
+            if remove_directories(of_workspace.map_err(Error::internal)?.map_err(Error::internal)?).await? {
                 self.store.write(move |conn| conn.remove_workspace(workspace).boxed()).await?;
             }
         }

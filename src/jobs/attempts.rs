@@ -271,7 +271,7 @@ fn remark(job: &Job, after: &Job, ending: &Ending, backoff: Duration) -> Option<
         Ending::NotBegun if after.status == JobStatus::Queued => Some(format!(
             "The database went away while a server took the job; nothing was started in {attempt}, which does not count. {next}"
         )),
-        Ending::Interrupted | Ending::NotBegun => None,
+        Ending::Interrupted | Ending::NotBegun | Ending::NeedsMore => None,
     }
 }
 

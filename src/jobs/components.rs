@@ -10,6 +10,7 @@ use super::{Jobs, Unit, validate};
 use crate::catalogue::{Catalogue, DataPlugin};
 use crate::error::{Error, Problem};
 use crate::model::{ComponentId, DataComponent, Definition, JobId, JobType, Property, Quoted, WorkspaceId, variable};
+use crate::store::Conn;
 
 /// What a pipeline means by one of the names in its definition.
 #[derive(Debug, Clone)]
@@ -173,22 +174,32 @@ impl Unit<'_> {
         workspace: WorkspaceId,
         definition: &Definition,
     ) -> Result<Vec<Used>, Error> {
-        let names = names(definition);
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let components = self.conn.data_components_of(workspace, Some(names.iter().copied().collect())).await?;
-        let mut components: HashMap<String, DataComponent> =
-            components.into_iter().map(|it| (it.name.clone(), it)).collect();
-        let mut used: Vec<Used> = Vec::new();
-        let actions = definition.actions.iter().map(|action| plugin_of(action));
-        for name in definition.data_components.iter().map(String::as_str).chain(actions) {
-            if used.iter().all(|earlier| earlier.name != name) {
-                let component = components.remove(name);
-                let plugin = catalogue.get(component.as_ref().map_or(name, |it| &it.plugin)).cloned();
-                used.push(Used { name: name.to_owned(), plugin, component });
-            }
-        }
-        Ok(used)
+        used_by(self.conn, catalogue, workspace, definition).await
     }
+}
+
+/// What the names in a definition mean in a workspace.
+pub(super) async fn used_by(
+    conn: &mut Conn,
+    catalogue: &Catalogue,
+    workspace: WorkspaceId,
+    definition: &Definition,
+) -> Result<Vec<Used>, Error> {
+    let names = names(definition);
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let components = conn.data_components_of(workspace, Some(names.iter().copied().collect())).await?;
+    let mut components: HashMap<String, DataComponent> =
+        components.into_iter().map(|it| (it.name.clone(), it)).collect();
+    let mut used: Vec<Used> = Vec::new();
+    let actions = definition.actions.iter().map(|action| plugin_of(action));
+    for name in definition.data_components.iter().map(String::as_str).chain(actions) {
+        if used.iter().all(|earlier| earlier.name != name) {
+            let component = components.remove(name);
+            let plugin = catalogue.get(component.as_ref().map_or(name, |it| &it.plugin)).cloned();
+            used.push(Used { name: name.to_owned(), plugin, component });
+        }
+    }
+    Ok(used)
 }

@@ -38,7 +38,7 @@ use crate::store::{Scope, Store};
 pub use attempts::{Claim, Claimed};
 pub use components::Used;
 pub use deadlines::{Occasion, Recomputed};
-pub use pipelines::{NewPipeline, PipelineChanges};
+pub use pipelines::{Defined, NewPipeline, PipelineChanges};
 pub use schedules::MissedTicks;
 pub use sealing::Settings;
 pub use state::{Ending, Holder};

@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use jiff::tz::TimeZone;
 
+use super::components::used_by;
 use super::schedules::Cause;
 use super::{Jobs, Unit, Used, validate};
 use crate::error::{Error, Problem};
@@ -227,6 +228,40 @@ impl Jobs {
             .boxed()
         })
         .await
+    }
+}
+
+/// A pipeline, with what its definition means now.
+#[derive(Debug)]
+pub struct Defined {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// The names of the pipelines that trigger it.
+    pub triggered_by: Vec<String>,
+    /// What the names in its definition mean.
+    pub uses: Vec<Used>,
+}
+
+impl Jobs {
+    /// All pipelines of a workspace, for a repository that has to be rebuilt.
+    pub async fn definitions_of(&self, workspace: WorkspaceId) -> Result<Vec<Defined>, Error> {
+        let catalogue = self.catalogue.clone();
+        self.store
+            .read(move |conn| {
+                async move {
+                    let pipelines = conn.pipelines_of(workspace).await?;
+                    let mut defined = Vec::with_capacity(pipelines.len());
+                    for pipeline in pipelines {
+                        let triggers = conn.triggers_of(&[pipeline.id]).await?;
+                        let triggered_by = triggers.into_iter().map(|(_, name)| name).collect();
+                        let uses = used_by(conn, &catalogue, workspace, &pipeline.definition).await?;
+                        defined.push(Defined { pipeline, triggered_by, uses });
+                    }
+                    Ok(defined)
+                }
+                .boxed()
+            })
+            .await
     }
 }
 

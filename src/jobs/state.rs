@@ -38,6 +38,8 @@ pub enum Ending {
     Interrupted,
     /// The server was not told that the job was its own, and has started nothing.
     NotBegun,
+    /// A system task needs more from the server than it was given: it is done again, which does not count.
+    NeedsMore,
 }
 
 /// Who holds a job's processes.
@@ -87,7 +89,7 @@ pub(super) fn end(job: &Job, ending: &Ending, backoff: Duration, now: Timestamp)
             Job { not_before: Some(now + backoff), ..next(job) }
         }
         Ending::Lost(_) | Ending::CutOff if tries_left => next(job),
-        Ending::Interrupted | Ending::NotBegun => requeue(job),
+        Ending::Interrupted | Ending::NotBegun | Ending::NeedsMore => requeue(job),
         Ending::Exited { .. } | Ending::Lost(_) | Ending::CutOff | Ending::NotStarted { .. } => {
             finish(job, JobStatus::Error, ending, now)
         }
@@ -129,9 +131,12 @@ pub(super) fn allowed(type_: JobType, from: JobStatus, to: JobStatus) -> bool {
 fn finish(job: &Job, status: JobStatus, ending: &Ending, now: Timestamp) -> Job {
     let (exit_code, commit_id) = match ending {
         Ending::Exited { code, commit_id } => (Some(*code), commit_id.clone()),
-        Ending::NotStarted { .. } | Ending::Lost(_) | Ending::CutOff | Ending::Interrupted | Ending::NotBegun => {
-            (None, None)
-        }
+        Ending::NotStarted { .. }
+        | Ending::Lost(_)
+        | Ending::CutOff
+        | Ending::Interrupted
+        | Ending::NotBegun
+        | Ending::NeedsMore => (None, None),
     };
     Job { status, end_time: Some(now), exit_code, commit_id, ..release(job) }
 }
@@ -169,7 +174,8 @@ mod tests {
                 Just(Ending::Lost(Holder::Server)),
                 Just(Ending::CutOff),
                 Just(Ending::Interrupted),
-                Just(Ending::NotBegun)
+                Just(Ending::NotBegun),
+                Just(Ending::NeedsMore)
             ]
             .prop_map(Step::End),
             Just(Step::CompleteUserTask),
@@ -241,7 +247,7 @@ mod tests {
                 if job.stop_requested.is_some() && next.status != job.status {
                     prop_assert_eq!(next.status, JobStatus::Stopped, "a stopped job went on");
                 }
-                if matches!(step, Step::End(Ending::Interrupted | Ending::NotBegun)) && next.status == JobStatus::Queued {
+                if matches!(step, Step::End(Ending::Interrupted | Ending::NotBegun | Ending::NeedsMore)) && next.status == JobStatus::Queued {
                     prop_assert_eq!(next.attempt, job.attempt, "what is not the job's own affair used up a try");
                 }
                 job = next;

@@ -19,7 +19,7 @@ use super::spool::Spool;
 use super::survivors;
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
-use crate::model::{Failure, Job, LogLines, LogStream};
+use crate::model::{Failure, Job, JobType, LogLines, LogStream};
 use crate::supervisor::protocol::Report;
 use crate::task;
 
@@ -37,9 +37,17 @@ struct Ended {
 pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) {
     let claimed = Arc::new(claimed);
     let held = &claimed.job;
+    let definitions = match definitions(runner, &claimed).await {
+        Ok(definitions) => definitions,
+        Err(error) => {
+            tracing::error!(job = %held.id, detail = ?error.detail(), "failed to read pipeline definitions for a rebuild");
+            None
+        }
+    };
+    let is_rebuild = definitions.is_some();
     let command = {
         let (claimed, runner) = (Arc::clone(&claimed), runner.clone());
-        tokio::task::spawn_blocking(move || command::of(&claimed, &runner)).await
+        tokio::task::spawn_blocking(move || command::of(&claimed, definitions, &runner)).await
     };
     let command = command.unwrap_or_else(|error| {
         tracing::error!(job = %held.id, %error, "failed to prepare the command of a job");
@@ -65,7 +73,7 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
         Err(NoCommand { reason, short }) => not_started(runner, held, &reason, short),
     };
     let Ended { ending, lines, failure } = ended;
-    let ending = with_outcome(runner, held, ending).await;
+    let ending = with_outcome(runner, held, ending, is_rebuild).await;
     remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
     let end = || runner.jobs.end(held, claimed.since, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
@@ -230,14 +238,49 @@ async fn lost(runner: &Runner, holder: &Holder, held: &Job) -> Ending {
     Ending::Lost(jobs::Holder::Supervisor)
 }
 
-/// Adds what a system task has left behind to its ending.
-async fn with_outcome(runner: &Runner, held: &Job, ending: Ending) -> Ending {
-    let place = runner.directory.task(held.id);
-    let outcome = task::outcome(&place);
-    let _ = tokio::fs::remove_dir_all(&place).await; // a plain script has none
-    match (ending, outcome) {
-        (Ending::Exited { code: 0, .. }, Ok(outcome)) => Ending::Exited { code: 0, commit_id: outcome.commit_id },
-        (ending, _) => ending,
+/// The definitions of the workspace's pipelines, if its repository has to be rebuilt from them.
+async fn definitions(runner: &Runner, claimed: &Claimed) -> Result<Option<Vec<jobs::Defined>>, Error> {
+    let workspace = claimed.job.workspace;
+    if runner.directory.rebuild_marker(workspace).symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    runner.jobs.definitions_of(workspace).await.map(Some)
+}
+
+/// Creates the file that says that a repository is to be rebuilt, and never writes where a link leads.
+fn mark(marker: &std::path::Path) -> io::Result<()> {
+    match std::fs::File::create_new(marker) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Adds what a system task has left behind to its ending. Jobs of the same user can write there: what a run leaves is not its
+/// commit, and a task that had the definitions is not done again for them.
+async fn with_outcome(runner: &Runner, held: &Job, ending: Ending, is_rebuild: bool) -> Ending {
+    let outcome = task::outcome(&runner.directory.tasks(), &held.id.to_string());
+    let _ = tokio::fs::remove_dir_all(runner.directory.task(held.id)).await; // a plain script has none
+    let outcome = outcome.unwrap_or_default();
+    let marker = runner.directory.rebuild_marker(held.workspace);
+    match ending {
+        Ending::Exited { code: 0, .. } => {
+            if is_rebuild {
+                let _ = std::fs::remove_file(marker);
+            }
+            let commit_id = outcome.commit_id.filter(|_| held.type_ != JobType::PipelineRun);
+            Ending::Exited { code: 0, commit_id }
+        }
+        Ending::Exited { .. } if outcome.needs_definitions && !is_rebuild => match mark(&marker) {
+            Ok(()) => {
+                tracing::warn!(job = %held.id, workspace = %held.workspace, "repository is damaged; rebuilding it");
+                Ending::NeedsMore
+            }
+            Err(error) => {
+                tracing::error!(job = %held.id, %error, "failed to note that a repository is to be rebuilt");
+                ending
+            }
+        },
+        ending => ending,
     }
 }
 

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Runner;
 use super::mask::Secrets;
-use crate::jobs::{Claimed, Settings};
+use crate::jobs::{Claimed, Defined, Settings, Used};
 use crate::model::{Definition, Job, JobType, Pipeline, ResourceStatus};
 use crate::processes;
 use crate::supervisor::protocol::Command;
@@ -22,6 +22,9 @@ const MOST_SETTINGS_BYTES: usize = 6 * 1024 * 1024;
 
 /// It stays right when the program's file is replaced while it runs.
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The definitions of the workspace's pipelines, if its repository has to be rebuilt.
+type Definitions = Option<Vec<PipelineFile>>;
 
 /// How a job is started.
 pub(super) struct Start {
@@ -48,7 +51,8 @@ impl NoCommand {
 }
 
 /// The command for a claimed job. Reads and writes files, and takes a while for large settings, so it is nothing for the async runtime.
-pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand> {
+pub(super) fn of(claimed: &Claimed, definitions: Option<Vec<Defined>>, runner: &Runner) -> Result<Start, NoCommand> {
+    let definitions = definitions.map(|it| it.iter().map(file_of).collect());
     let job = &claimed.job;
     if job.type_ != JobType::WorkspaceInit && claimed.workspace.status == ResourceStatus::Failed {
         return Err(NoCommand::because("The workspace is FAILED. See the log of its WORKSPACE_INIT job."));
@@ -58,20 +62,20 @@ pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand>
         (JobType::PipelineRun | JobType::PipelineVerify, _) if failed_pipeline => {
             Err(NoCommand::because("The pipeline is FAILED. See the log of its PIPELINE_CONFIG job."))
         }
-        (JobType::PipelineRun, Some(pipeline)) => run(claimed, pipeline, runner),
+        (JobType::PipelineRun, Some(pipeline)) => run(claimed, pipeline, definitions, runner),
         (JobType::WorkspaceInit, _) => {
             let task = Task::WorkspaceInit { workspace: claimed.workspace.name.clone() };
-            system_task(claimed, task, Settings::default(), runner)
+            system_task(claimed, task, definitions, Settings::default(), runner)
         }
         // The repository says what the pipeline is now; a verification, what it was when that was asked for. The values of its settings
         // are nothing that a configuration needs.
         (JobType::PipelineConfig, Some(pipeline)) => {
             let task = Task::PipelineConfig(file(pipeline, &pipeline.definition, claimed));
-            system_task(claimed, task, Settings::default(), runner)
+            system_task(claimed, task, definitions, Settings::default(), runner)
         }
         (JobType::PipelineVerify, Some(pipeline)) => {
             let task = Task::PipelineVerify(file(pipeline, &claimed.definition, claimed));
-            system_task(claimed, task, settings(claimed, runner)?, runner)
+            system_task(claimed, task, definitions, settings(claimed, runner)?, runner)
         }
         (type_, _) => Err(NoCommand::because(format!("A {type_} is not for a runner."))),
     }
@@ -79,11 +83,11 @@ pub(super) fn of(claimed: &Claimed, runner: &Runner) -> Result<Start, NoCommand>
 
 /// A plain script runs under bash in the repository, with the settings in its environment. What uses Meltano, or whose repository is a clone, is a
 /// task first.
-fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start, NoCommand> {
+fn run(claimed: &Claimed, pipeline: &Pipeline, definitions: Definitions, runner: &Runner) -> Result<Start, NoCommand> {
     let file = file(pipeline, &claimed.definition, claimed);
     let settings = settings(claimed, runner)?;
     if file.uses_meltano() {
-        return system_task(claimed, Task::PipelineRun(file), settings, runner);
+        return system_task(claimed, Task::PipelineRun(file), definitions, settings, runner);
     }
     let Some(script) = &claimed.definition.script else {
         return Err(NoCommand::because(
@@ -91,7 +95,7 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start,
         ));
     };
     if origin(claimed, runner).is_some() {
-        let arguments = leave(claimed, Task::PipelineRun(file), runner)?;
+        let arguments = leave(claimed, Task::PipelineRun(file), definitions, runner)?;
         return start(claimed, THIS_PROGRAM, arguments, Variables::default(), settings, runner);
     }
     // The word after the script is its name, `$0`, which bash puts before its complaints.
@@ -100,8 +104,14 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, runner: &Runner) -> Result<Start,
 }
 
 /// A system task is done by this program itself, in a process of its own.
-fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runner) -> Result<Start, NoCommand> {
-    let arguments = leave(claimed, task, runner)?;
+fn system_task(
+    claimed: &Claimed,
+    task: Task,
+    definitions: Definitions,
+    settings: Settings,
+    runner: &Runner,
+) -> Result<Start, NoCommand> {
+    let arguments = leave(claimed, task, definitions, runner)?;
     // A task hands them on to what installs, and to nothing else.
     let mut network = Variables::default();
     for (name, value) in std::env::vars_os() {
@@ -113,11 +123,12 @@ fn system_task(claimed: &Claimed, task: Task, settings: Settings, runner: &Runne
 }
 
 /// Leaves a task for the process that is to do it, and answers what that is told.
-fn leave(claimed: &Claimed, task: Task, runner: &Runner) -> Result<Vec<String>, NoCommand> {
-    let place = runner.directory.task(claimed.job.id);
-    let order = task::Order { task, meltano: runner.meltano.clone(), origin: origin(claimed, runner) };
-    let repository = runner.directory.repository(claimed.workspace.id);
-    let prepared: io::Result<()> = std::fs::create_dir_all(repository).and_then(|()| task::leave(&place, &order));
+fn leave(claimed: &Claimed, task: Task, definitions: Definitions, runner: &Runner) -> Result<Vec<String>, NoCommand> {
+    let (place, meltano) = (runner.directory.task(claimed.job.id), runner.meltano.clone());
+    let order = task::Order { task, meltano, origin: origin(claimed, runner), definitions };
+    let (job, workspace) = (claimed.job.id.to_string(), claimed.workspace.id.to_string());
+    let prepared: io::Result<()> = task::make_repository(&runner.directory.repositories(), &workspace)
+        .and_then(|()| task::leave(&runner.directory.tasks(), &job, &order));
     prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;
     let place = place.to_str().ok_or_else(|| NoCommand::because("The data directory's path is not UTF-8."))?;
     Ok(vec!["task".to_owned(), place.to_owned()])
@@ -205,8 +216,16 @@ fn environment(job: &Job) -> Variables {
 }
 
 fn file(pipeline: &Pipeline, definition: &Definition, claimed: &Claimed) -> PipelineFile {
+    file_with(pipeline, definition, &claimed.uses, &claimed.triggered_by)
+}
+
+fn file_of(defined: &Defined) -> PipelineFile {
+    file_with(&defined.pipeline, &defined.pipeline.definition, &defined.uses, &defined.triggered_by)
+}
+
+fn file_with(pipeline: &Pipeline, definition: &Definition, uses: &[Used], triggered_by: &[String]) -> PipelineFile {
     let definition = definition.clone();
-    let plugins = claimed.uses.iter().map(|used| Plugin {
+    let plugins = uses.iter().map(|used| Plugin {
         name: used.name.clone(),
         definition: used.plugin.as_ref().map(|plugin| plugin.definition().clone()),
     });
@@ -219,7 +238,7 @@ fn file(pipeline: &Pipeline, definition: &Definition, claimed: &Claimed) -> Pipe
             data_components: definition.data_components,
             actions: definition.actions,
             properties: definition.properties.into_iter().map(|it| it.name).collect(),
-            triggered_by: claimed.triggered_by.clone(),
+            triggered_by: triggered_by.to_vec(),
             schedule: definition.schedule,
             timeout: definition.timeout,
             max_retries: definition.max_retries,

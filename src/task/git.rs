@@ -1,4 +1,5 @@
-//! git, in a repository that jobs can write to: nothing that they have put into its configuration, attributes or hooks is run.
+//! git, on the objects of a repository that jobs can write to: nothing that they have put into its configuration, attributes
+//! or hooks is used, for git works in a directory of the task's own, and only reads the objects of the workspace's repository.
 //!
 //! A commit is made with plumbing, from an index of its own: no filter touches the content, no hook runs, and neither a job that
 //! uses the repository's index at the moment nor a lock that a killed git has left there is in the way.
@@ -6,29 +7,26 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
 
+use super::gitdir::{BRANCH, GitDirectory};
+use super::plumbing::{Complaint, git_in, not_started, one_line, private, run};
 use super::{Failure, say};
+use crate::confined::ConfinedDirectory;
 
-/// A lock of git's that is older than this was left by a process that was killed.
-const STALE_LOCK: Duration = Duration::from_secs(10);
-const LOCKS: [&str; 4] =
-    [".git/config.lock", ".git/HEAD.lock", ".git/refs/heads/main.lock", ".git/refs/jobstream/placed.lock"];
-/// What a repository is not one without.
-const PARTS: [&str; 3] = [".git/HEAD", ".git/objects", ".git/refs"];
+/// Changes an index as its standard input says.
+const UPDATE_INDEX: [&str; 4] = ["update-index", "--add", "-z", "--index-info"];
+/// A mode of an entry that is a repository in the repository.
+const REPOSITORY: &str = "160000";
 
-/// The newest commit,
-pub(super) const BRANCH: &str = "refs/heads/main";
-/// and the one whose files were last put in place.
-pub(super) const PLACED: &str = "refs/jobstream/placed";
-
-/// The repository that is the current directory, and the commit in it that is built on.
+/// The repository of the workspace that is the current directory, and the commit in it that is built on.
 pub(super) struct Repository {
-    index: PathBuf,
+    worktree: ConfinedDirectory,
+    directory: GitDirectory,
+    /// The git directory of the task's own.
+    private: PathBuf,
     base: Option<String>,
     /// A commit that was the newest, and that this one does not follow.
     pub(super) left: Option<String>,
@@ -48,19 +46,59 @@ pub(super) type Entry = (String, String);
 impl Repository {
     /// Opens the repository, making it if need be, at its newest commit. What git needs beside it is kept in `scratch`.
     pub(super) fn open(scratch: &Path) -> Result<Self, Failure> {
-        clear_stale_locks()?;
-        let repository = Self { index: scratch.join("index"), base: None, left: None };
-        repository.git(&["init", "--quiet", "--initial-branch=main", "."], "")?;
-        Ok(Self { base: repository.resolve(BRANCH), ..repository })
+        let repository = Self::find(scratch)?;
+        repository.directory.clear_stale_locks()?;
+        Ok(repository)
     }
 
-    /// The same while jobs may be using it: if it is there, it stays as it is.
+    /// The same while jobs may be using it: it is not waited for locks of theirs.
     pub(super) fn find(scratch: &Path) -> Result<Self, Failure> {
-        if !PARTS.iter().all(|part| Path::new(part).exists()) {
-            return Self::open(scratch);
+        let worktree = ConfinedDirectory::open(Path::new("."))?;
+        let directory = GitDirectory::open(&worktree)?;
+        let private = private(scratch.join("repository"), &[&std::env::current_dir()?.join(".git/objects")])?;
+        let base = directory.reference(BRANCH)?;
+        let repository = Self { worktree, directory, private, base, left: None };
+        if let Some(base) = &repository.base {
+            repository.verify(base)?;
         }
-        let repository = Self { index: scratch.join("index"), base: None, left: None };
-        Ok(Self { base: repository.resolve(BRANCH), ..repository })
+        Ok(repository)
+    }
+
+    /// The directory that the files are in.
+    pub(super) fn worktree(&self) -> &ConfinedDirectory {
+        &self.worktree
+    }
+
+    /// The git directory of the task's own, whose objects are this repository's and what is new.
+    pub(super) fn private(&self) -> &Path {
+        &self.private
+    }
+
+    /// Whether a commit, and all that its files are made of, can be read. If not, the repository is damaged.
+    pub(super) fn verify(&self, commit: &str) -> Result<(), Failure> {
+        let damaged = |failure: Failure| match failure {
+            Failure::Git { said: Complaint { said, is_passing: false }, .. } => {
+                Failure::damaged(format!("commit {commit} cannot be read: {said}"))
+            }
+            failure => failure,
+        };
+        let entries = self.entries(commit).map_err(damaged)?;
+        let names = entries.values().filter(|(mode, _)| mode != REPOSITORY).map(|(_, name)| name.as_str());
+        let asked: String = std::iter::once(commit).chain(names).flat_map(|name| [name, "\n"]).collect();
+        let found = self.raw(&["cat-file", "--batch-check"], &asked).map_err(damaged)?;
+        match String::from_utf8_lossy(&found).lines().find(|line| line.ends_with(" missing")) {
+            Some(line) => Err(Failure::damaged(format!("object {line}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads everything that a commit follows, and says what is wrong with it.
+    pub(super) fn check_history(&self, commit: &str) -> Result<(), Failure> {
+        let arguments = ["fsck", "--no-dangling", "--no-reflogs", "--no-progress", commit];
+        self.raw(&arguments, "").map(drop).map_err(|failure| match failure {
+            Failure::Git { said: Complaint { said, is_passing: false }, .. } => Failure::damaged(one_line(&said)),
+            failure => failure,
+        })
     }
 
     /// The same repository, to build on another commit.
@@ -74,23 +112,24 @@ impl Repository {
     }
 
     /// The commit that a reference leads to.
-    pub(super) fn resolve(&self, reference: &str) -> Option<String> {
-        self.git(&["rev-parse", "--verify", "--quiet", reference], "").ok()
+    pub(super) fn resolve(&self, reference: &str) -> Result<Option<String>, Failure> {
+        self.directory.reference(reference)
     }
 
-    /// Has a reference lead to a commit.
+    /// Has a reference lead to a commit, once all that it is made of is on the disk.
     pub(super) fn set(&self, reference: &str, commit: &str) -> Result<(), Failure> {
-        let set = || self.git(&["update-ref", reference, commit], "");
-        if set().is_err() {
-            clear_stale_locks()?;
-            set()?;
-        }
-        Ok(())
+        self.keep_objects()?;
+        self.directory.set(reference, commit, None)
     }
 
     /// Makes a commit the newest one, if that is still the one that it was built on.
     pub(super) fn advance(&self, commit: &str) -> Result<(), Failure> {
-        self.git(&["update-ref", BRANCH, commit, self.head().unwrap_or_default()], "").map(drop)
+        self.keep_objects()?;
+        self.directory.set(BRANCH, commit, Some(self.head()))
+    }
+
+    fn keep_objects(&self) -> Result<(), Failure> {
+        self.directory.take_objects(&self.private.join("objects"))
     }
 
     /// Whether one commit follows another, or is the same.
@@ -130,11 +169,14 @@ impl Repository {
         let Some(base) = &self.base else { return Ok(Vec::new()) };
         let mut command = self.command();
         command.args(["grep", "-z", "--files-with-matches", "--fixed-strings", "-e", text, base, "--", directory]);
-        let output = command.stdin(Stdio::null()).output()?;
+        let output = command.stdin(Stdio::null()).output().map_err(not_started)?;
         match output.status.code() {
             Some(0) => {}
             Some(1) => return Ok(Vec::new()), // none does
-            _ => return Err(Failure::Said(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+            _ => {
+                let said = Complaint::of(&output);
+                return Err(Failure::Git { command: "grep".to_owned(), said });
+            }
         }
         let names = output.stdout.split(|byte| *byte == 0).filter_map(|name| {
             let path = name.strip_prefix(base.as_bytes())?.strip_prefix(b":")?;
@@ -161,10 +203,17 @@ impl Repository {
             Some(parent) => self.git(&["read-tree", parent], "")?,
             None => self.git(&["read-tree", "--empty"], "")?,
         };
+        let mut entries = Vec::new();
         for change in changes {
-            let entry = self.entry(change)?;
-            self.git(&entry.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
+            match change {
+                Change::Write(path, content) => {
+                    let blob = self.git(&["hash-object", "-w", "--no-filters", "--stdin"], content)?;
+                    push_entry(&mut entries, path, Some(&("100644".to_owned(), blob)));
+                }
+                Change::Remove(path) => push_entry(&mut entries, path, None),
+            }
         }
+        self.raw(&UPDATE_INDEX, &entries)?;
         // A job that has damaged the repository spoils its own files only.
         let tree = self.git(&["write-tree", "--missing-ok"], "")?;
         if let Some(parent) = parent
@@ -179,32 +228,34 @@ impl Repository {
         Ok(commit)
     }
 
-    /// The command that puts a change into an index.
-    fn entry(&self, change: &Change<'_>) -> Result<Vec<String>, Failure> {
-        let words = match change {
-            Change::Write(path, content) => {
-                let blob = self.git(&["hash-object", "-w", "--no-filters", "--stdin"], content)?;
-                vec!["--add".to_owned(), "--cacheinfo".to_owned(), format!("100644,{blob},{}", path.display())]
-            }
-            Change::Remove(path) => vec!["--force-remove".to_owned(), "--".to_owned(), path.display().to_string()],
-        };
-        Ok(std::iter::once("update-index".to_owned()).chain(words).collect())
-    }
-
     /// Puts entries into the repository's own index too, unless somebody is using it: it is what `git status` compares with. One without a mode
     /// and a name is gone.
-    pub(super) fn show<'a>(&self, entries: impl Iterator<Item = (&'a PathBuf, Option<&'a Entry>)>) {
+    pub(super) fn show<'a>(&self, commit: &str, entries: impl Iterator<Item = (&'a PathBuf, Option<&'a Entry>)>) {
         let mut input = Vec::new();
         for (path, entry) in entries {
-            let gone = ("0".to_owned(), "0".repeat(40));
-            let (mode, name) = entry.unwrap_or(&gone);
-            input.extend(format!("{mode} {name}\t").into_bytes());
-            input.extend(path.as_os_str().as_bytes());
-            input.push(0);
+            push_entry(&mut input, path, entry);
         }
-        let mut command = self.command();
-        command.env_remove("GIT_INDEX_FILE").args(["update-index", "--add", "-z", "--index-info"]);
-        let _ = run(&mut command, &input);
+        // One that is damaged is made anew.
+        let shown = self.private.join("shown-index");
+        let update = |index: Option<Vec<u8>>| -> Option<Vec<u8>> {
+            match index {
+                Some(index) => fs::write(&shown, index).ok()?,
+                None => self.read_tree_into(&shown, commit)?,
+            }
+            let mut command = self.command();
+            command.env("GIT_INDEX_FILE", &shown).args(UPDATE_INDEX);
+            run(&mut command, &input).ok()?;
+            fs::read(&shown).ok()
+        };
+        let updated = self.directory.index().and_then(|index| update(Some(index))).or_else(|| update(None));
+        if let Some(index) = updated {
+            let _ = self.directory.set_index(&index);
+        }
+    }
+
+    fn read_tree_into(&self, index: &Path, commit: &str) -> Option<()> {
+        let _ = fs::remove_file(index);
+        run(self.command().env("GIT_INDEX_FILE", index).args(["read-tree", commit]), b"").ok().map(drop)
     }
 
     /// Runs git with this on its standard input, and answers the line that it prints.
@@ -213,85 +264,22 @@ impl Repository {
     }
 
     /// The same, byte for byte.
-    fn raw(&self, arguments: &[&str], input: &str) -> Result<Vec<u8>, Failure> {
-        run(self.command().args(arguments), input.as_bytes())
-            .map_err(|said| Failure::Said(format!("git {} failed: {said}", arguments.join(" "))))
+    fn raw(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Result<Vec<u8>, Failure> {
+        run(self.command().args(arguments), input.as_ref())
+            .map_err(|said| Failure::Git { command: arguments.join(" "), said })
     }
 
     /// git on this repository.
     pub(super) fn command(&self) -> Command {
-        let mut command = plumbing();
-        command.env("GIT_INDEX_FILE", &self.index).env("GIT_DIR", ".git").env("GIT_WORK_TREE", ".");
-        command
+        git_in(&self.private)
     }
 }
 
-/// What a reference leads to, if that stands in a file of its own, as it does until somebody packs references.
-pub(super) fn loose(directory: &Path, reference: &str) -> Option<String> {
-    let commit = fs::read_to_string(directory.join(reference)).ok()?.trim_end().to_owned();
-    (commit.len() >= 40 && commit.chars().all(|it| it.is_ascii_hexdigit())).then_some(commit)
-}
-
-/// git with an environment of its own.
-pub(super) fn plumbing() -> Command {
-    let mut command = Command::new("git");
-    command.env_clear();
-    for setting in ["core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false"] {
-        command.args(["-c", setting]);
-    }
-    for name in ["PATH", "LANG", "JOBSTREAM_JOB_ID"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
-    command.envs([
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        // Nothing is fetched, least of all by a command that stands in the repository's configuration.
-        ("GIT_NO_LAZY_FETCH", "1"),
-        ("GIT_ALLOW_PROTOCOL", ""),
-        ("GIT_AUTHOR_NAME", "Jobstream"),
-        ("GIT_AUTHOR_EMAIL", "jobstream@localhost"),
-        ("GIT_COMMITTER_NAME", "Jobstream"),
-        ("GIT_COMMITTER_EMAIL", "jobstream@localhost"),
-    ]);
-    command
-}
-
-/// Runs git with this on its standard input, and answers what it prints; or what it says if it fails.
-pub(super) fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>, String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "git was not found on the PATH. Install git (Debian: apt-get install git).".to_owned()
-        }
-        _ => error.to_string(),
-    })?;
-    // git reads all of its input before it prints anything, and what it prints is short.
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input); // if it has ended, its exit code says why
-    }
-    let output = child.wait_with_output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-}
-
-/// A killed git leaves its locks, and every later one would refuse to work.
-fn clear_stale_locks() -> Result<(), Failure> {
-    for lock in LOCKS {
-        let Ok(modified) = fs::metadata(lock).and_then(|it| it.modified()) else { continue };
-        let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-        // A younger one may be in use; git says so itself if it still is when its turn comes.
-        if age < STALE_LOCK {
-            std::thread::sleep(STALE_LOCK - age);
-        }
-        if Path::new(lock).exists() {
-            say(format_args!("Removing {lock}, which a process that was killed has left."));
-            fs::remove_file(lock)?;
-        }
-    }
-    Ok(())
+/// Adds to what `git update-index --index-info` reads. An entry without a mode and a name is gone.
+fn push_entry(input: &mut Vec<u8>, path: &Path, entry: Option<&Entry>) {
+    let gone = ("0".to_owned(), "0".repeat(40));
+    let (mode, name) = entry.unwrap_or(&gone);
+    input.extend(format!("{mode} {name}\t").into_bytes());
+    input.extend(path.as_os_str().as_bytes());
+    input.push(0);
 }

@@ -4,21 +4,24 @@
 //! a file; what it prints is its log; what came of it, it writes to another file.
 
 mod git;
+mod gitdir;
 mod meltano;
 mod origin;
 mod pipeline_config;
 mod pipeline_run;
 mod pipeline_verify;
 mod place;
+mod plumbing;
+mod repair;
 mod settings;
 mod workplace;
 mod workspace_init;
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+use crate::confined::{ConfinedDirectory, Flush};
 use serde::{Deserialize, Serialize};
 
 pub use meltano::{Meltano, MeltanoOptions, Plugin, handed_on, on_path};
@@ -36,6 +39,8 @@ pub struct Order {
     pub meltano: Meltano,
     /// Where the workspace's repository comes from and goes to, if the one here is a clone.
     pub origin: Option<Origin>,
+    /// The definitions of all pipelines of the workspace that are READY, if its repository has to be rebuilt.
+    pub definitions: Option<Vec<PipelineFile>>,
 }
 
 /// What a task is to do.
@@ -95,6 +100,9 @@ pub struct PipelineContent {
 pub struct Outcome {
     /// The commit it made, or that held already what it would have committed.
     pub commit_id: Option<String>,
+    /// Whether the workspace's repository is damaged, and the definitions of its pipelines are needed to rebuild it.
+    #[serde(default)]
+    pub needs_definitions: bool,
 }
 
 impl PipelineFile {
@@ -126,15 +134,27 @@ impl PipelineFile {
 const ORDER: &str = "task.json";
 const OUTCOME: &str = "outcome.json";
 
-/// Leaves a task in a new directory for the process that is to do it.
-pub fn leave(directory: &Path, order: &Order) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    fs::write(directory.join(ORDER), serde_json::to_vec(order)?)
+/// The longest outcome that a task writes.
+const LONGEST_OUTCOME: u64 = 64 << 10;
+
+/// Leaves a task in a new directory below `tasks` for the process that is to do it. Jobs of the same user can write there:
+/// a link that one has planted is not followed.
+pub fn leave(tasks: &Path, name: &str, order: &Order) -> io::Result<()> {
+    let path = Path::new(name).join(ORDER);
+    ConfinedDirectory::open(tasks)?.write(&path, &serde_json::to_vec(order)?, None, Flush::Later)
 }
 
 /// What came of a task that has ended.
-pub fn outcome(directory: &Path) -> io::Result<Outcome> {
-    Ok(serde_json::from_slice(&fs::read(directory.join(OUTCOME))?)?)
+pub fn outcome(tasks: &Path, name: &str) -> io::Result<Outcome> {
+    let file = ConfinedDirectory::open(tasks)?.file(&Path::new(name).join(OUTCOME))?;
+    let mut content = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, LONGEST_OUTCOME), &mut content)?;
+    Ok(serde_json::from_slice(&content)?)
+}
+
+/// Creates the directory of a workspace's repository below `repositories`, if it does not exist.
+pub fn make_repository(repositories: &Path, name: &str) -> io::Result<()> {
+    ConfinedDirectory::open(repositories)?.make_directories(Path::new(name)).map(drop)
 }
 
 /// Does the task that was left in this directory, in the repository that is the current directory.
@@ -153,26 +173,35 @@ fn perform(directory: &Path) -> Result<(), Failure> {
     processes::protect_memory()?;
     processes::end_with_parent()?;
     settings::read()?;
-    let order = directory.join(ORDER);
-    let Order { task, meltano, origin } = serde_json::from_slice(&fs::read(&order)?)?;
+    let place = ConfinedDirectory::open(directory)?;
+    let order = serde_json::from_slice(&place.read(Path::new(ORDER))?)?;
     // It may say how one gets to the origin, which is nothing for what the task becomes.
-    fs::remove_file(&order)?;
-    let place = Workplace::new(origin.as_ref(), directory);
-    let commit_id = match task {
-        Task::WorkspaceInit { workspace } => Some(workspace_init::run(&workspace, &meltano, &place)?),
-        Task::PipelineConfig(file) => Some(pipeline_config::run(&file, &meltano, &place)?),
+    place.remove(Path::new(ORDER))?;
+    let result = do_task(order, directory);
+    let outcome = match &result {
+        Ok(commit_id) => Outcome { commit_id: commit_id.clone(), needs_definitions: false },
+        Err(Failure::NeedsDefinitions(_)) => Outcome { commit_id: None, needs_definitions: true },
+        Err(_) => return result.map(drop),
+    };
+    place.write(Path::new(OUTCOME), &serde_json::to_vec(&outcome)?, None, Flush::Later)?;
+    result.map(drop)
+}
+
+fn do_task(order: Order, directory: &Path) -> Result<Option<String>, Failure> {
+    let Order { task, meltano, origin, definitions } = order;
+    let place = Workplace::new(origin.as_ref(), directory, &meltano, definitions.as_deref());
+    match task {
+        Task::WorkspaceInit { workspace } => workspace_init::run(&workspace, &meltano, &place).map(Some),
+        Task::PipelineConfig(file) => pipeline_config::run(&file, &meltano, &place).map(Some),
         Task::PipelineVerify(file) => {
             place.update()?;
-            pipeline_verify::run(&file, &meltano)?;
-            None
+            pipeline_verify::run(&file, &meltano).map(|()| None)
         }
         Task::PipelineRun(file) => {
             place.update()?;
-            return Err(pipeline_run::run(&file, &meltano));
+            Err(pipeline_run::run(&file, &meltano))
         }
-    };
-    fs::write(directory.join(OUTCOME), serde_json::to_vec(&Outcome { commit_id })?)?;
-    Ok(())
+    }
 }
 
 /// Why a task failed, as its log says it.
@@ -180,41 +209,32 @@ fn perform(directory: &Path) -> Result<(), Failure> {
 enum Failure {
     #[error("{0}")]
     Said(String),
+    #[error("git {command} failed: {said}")]
+    Git { command: String, said: plumbing::Complaint },
+    /// The origin of a clone could not be read or written.
+    #[error("{shown}")]
+    Origin { shown: String, said: plumbing::Complaint },
+    #[error("The workspace's repository is damaged: {0}.")]
+    Damaged(String),
+    #[error("The servers' repository of the workspace is damaged: {0}.")]
+    DamagedOrigin(String),
+    #[error("{0} It is rebuilt from the definitions of the workspace's pipelines.")]
+    NeedsDefinitions(String),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Writes a file so that it is there whole or not at all, and not where a link points that somebody has put in its place.
-fn write_whole(path: &Path, content: &str) -> io::Result<()> {
-    let mut temporary = PathBuf::from(path).into_os_string();
-    temporary.push(".new");
-    let _ = fs::remove_file(&temporary); // an earlier try's, if there is one
-    fs::File::create_new(&temporary)?.write_all(content.as_bytes())?;
-    fs::rename(&temporary, path)
-}
-
-/// Writes a file of the repository to the current directory. Jobs can write there too: a link that one has put in the place of a directory is
-/// not followed.
-fn write_in_place(path: &Path, content: &str) -> io::Result<()> {
-    make_directories(path)?;
-    write_whole(path, content)
-}
-
-/// Makes the directories that a file is to be in.
-fn make_directories(path: &Path) -> io::Result<()> {
-    let mut directory = PathBuf::new();
-    for part in path.parent().into_iter().flat_map(Path::components) {
-        directory.push(part);
-        match fs::symlink_metadata(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&directory)?,
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => return Err(io::Error::other(format!("{} is not a directory", directory.display()))),
-            Err(error) => return Err(error),
-        }
+impl Failure {
+    fn damaged(why: impl Into<String>) -> Self {
+        Self::Damaged(why.into())
     }
-    Ok(())
+
+    /// A program that could not be started.
+    fn program(name: impl std::fmt::Display, error: io::Error) -> Self {
+        Self::Io(io::Error::new(error.kind(), format!("{name} could not be started: {error}")))
+    }
 }
 
 /// A line of the task's log. A log that nobody reads is no reason to fail.

@@ -13,8 +13,11 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::git::{BRANCH, loose, plumbing, run};
+use super::git::Repository;
+use super::gitdir::{BRANCH, DETOURS, read_reference};
 use super::meltano::is_of_network;
+use super::plumbing::{Complaint, git_in, one_line, plumbing, private, run};
+use crate::confined::ConfinedDirectory;
 use crate::model::RepositoryUrl;
 
 /// Variables of the server's that say how its user gets to other repositories.
@@ -23,7 +26,7 @@ const OF_USER: [&str; 6] = ["GIT_CONFIG_GLOBAL", "GIT_SSH_COMMAND", "HOME", "SSH
 const HELPER: &str = r#"!answer() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$JOBSTREAM_GIT_USER" "$JOBSTREAM_GIT_PASSWORD"; }; answer"#;
 /// Jobs of every workspace can write to the repositories that servers share: no hook is run there. Over a network they may seem to belong to
 /// somebody else.
-const CAREFUL: &str = "git -c core.hooksPath=/dev/null -c safe.directory='*' -c receive.autogc=false";
+const CAREFUL: &str = "git -c core.hooksPath=/dev/null -c safe.directory='*' -c receive.autogc=false -c core.fsync=all";
 
 /// The repository that a clone comes from and goes to. Its `Debug` hides what nobody is to read.
 #[derive(Clone, Serialize, Deserialize)]
@@ -91,7 +94,13 @@ impl Origin {
 
     /// Its newest commit, if that can be told without git.
     pub(super) fn seen(&self) -> Option<String> {
-        self.is_shared().then(|| loose(Path::new(&self.address), BRANCH)).flatten()
+        let directory = ConfinedDirectory::open(self.shared_path()?).ok()?;
+        read_reference(&directory, BRANCH).ok()?
+    }
+
+    /// Where it is, if it is the servers' own.
+    pub(super) fn shared_path(&self) -> Option<&Path> {
+        self.is_shared().then(|| Path::new(&self.address))
     }
 
     fn is_shared(&self) -> bool {
@@ -100,44 +109,102 @@ impl Origin {
 
     /// Makes the repository, if it is the servers' to make.
     pub(super) fn make(&self) -> Result<(), Failure> {
-        if !self.is_shared() {
-            return Ok(());
+        let Some(path) = self.shared_path() else { return Ok(()) };
+        // Jobs can write there. The server uses only what it has made itself.
+        match path.symlink_metadata() {
+            Ok(found) if !found.is_dir() => {
+                return Err(Failure::DamagedOrigin(format!("{} is not a directory", self.shown)));
+            }
+            Ok(_) => {
+                if let Some(detour) = DETOURS.iter().find(|it| path.join(it).symlink_metadata().is_ok()) {
+                    let why = format!("{}/{detour} leads to another repository", self.shown);
+                    return Err(Failure::DamagedOrigin(why));
+                }
+            }
+            Err(_) => {}
         }
         let mut command = plumbing();
         command.env("GIT_DIR", &self.address);
-        command.args(["-c", "safe.directory=*", "init", "--quiet", "--bare", "--initial-branch=main", "--template="]);
-        run(&mut command, b"").map(drop).map_err(|said| self.failure("cannot be made", &said))
+        command.args([
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "core.fsync=all",
+            "init",
+            "--quiet",
+            "--bare",
+            "--initial-branch=main",
+            "--template=",
+        ]);
+        run(&mut command, b"").map(drop).map_err(|said| self.damage("cannot be made", said))
     }
 
-    fn failure(&self, what: &str, said: &str) -> Failure {
-        let said = said.replace(&self.address, &self.shown);
-        Failure::Said(format!("The repository {} {what}. git says: {said}", self.shown))
+    /// Reads everything in the repository, if it is the servers' own. If it is damaged, that is the failure.
+    pub(super) fn check_whole(&self) -> Result<(), Failure> {
+        let Some(path) = self.shared_path() else { return Ok(()) };
+        self.make()?;
+        let directory = ConfinedDirectory::open(path)?;
+        read_reference(&directory, BRANCH).map_err(|failure| match failure {
+            Failure::Damaged(why) => Failure::DamagedOrigin(why),
+            failure => failure,
+        })?;
+        let mut command = plumbing();
+        command.env("GIT_DIR", path).current_dir(path);
+        command.args(["-c", "safe.directory=*", "fsck", "--no-dangling", "--no-reflogs", "--no-progress"]);
+        run(&mut command, b"").map(drop).map_err(|said| self.damage("cannot be read", said))
+    }
+
+    /// Whether all files of a commit can be read in the repository, if it is the servers' own. A push does not look at what is
+    /// there already, so it would build on a damaged commit.
+    pub(super) fn verify(&self, commit: &str, scratch: &Path) -> Result<(), Failure> {
+        let Some(path) = self.shared_path() else { return Ok(()) };
+        let reader = private(scratch.join("origin"), &[&path.join("objects")])?;
+        let damage = |said| self.damage("cannot be read", said);
+        let listed = run(git_in(&reader).args(["ls-tree", "-r", "-t", "--full-tree", commit]), b"").map_err(damage)?;
+        let listed = String::from_utf8_lossy(&listed);
+        let names = listed.lines().filter_map(|line| line.split_once('\t')?.0.split_once(' ')?.1.split_once(' '));
+        // A repository in the repository is elsewhere.
+        let names = names.filter(|(type_, _)| *type_ != "commit").map(|(_, name)| name);
+        let asked: String = std::iter::once(commit).chain(names).flat_map(|name| [name, "\n"]).collect();
+        let found = run(git_in(&reader).args(["cat-file", "--batch-check"]), asked.as_bytes()).map_err(damage)?;
+        match String::from_utf8_lossy(&found).lines().find(|line| line.ends_with(" missing")) {
+            Some(line) => Err(Failure::DamagedOrigin(format!("object {line}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What a complaint about the servers' own repository says of it.
+    fn damage(&self, what: &str, said: Complaint) -> Failure {
+        if said.is_passing {
+            return self.failure(what, said);
+        }
+        Failure::DamagedOrigin(one_line(&said.said))
+    }
+
+    fn failure(&self, what: &str, said: Complaint) -> Failure {
+        let hidden = said.said.replace(&self.address, &self.shown);
+        Failure::Origin { shown: format!("The repository {} {what}. git says: {hidden}", self.shown), said }
     }
 }
 
 /// The way between a clone and its origin.
 pub(super) struct Way<'a> {
     origin: &'a Origin,
-    directory: PathBuf,
-    objects: PathBuf,
+    /// The git directory of the task's own, which has the objects of the clone and nothing else of it.
+    directory: &'a Path,
 }
 
 impl<'a> Way<'a> {
-    /// The way from the clone that is the current directory. What git needs for it is kept in `scratch`.
-    pub(super) fn to(origin: &'a Origin, scratch: &Path) -> Result<Self, Failure> {
-        let objects = std::env::current_dir()?.join(".git/objects");
-        let way = Self { origin, directory: scratch.join("way"), objects };
-        let mut command = plumbing();
-        command.env("GIT_DIR", &way.directory).args(["init", "--quiet", "--bare", "--template="]);
-        run(&mut command, b"").map_err(Failure::Said)?;
-        Ok(way)
+    /// The way from the clone that is the current directory.
+    pub(super) fn to(origin: &'a Origin, clone: &'a Repository) -> Self {
+        Self { origin, directory: clone.private() }
     }
 
     /// The newest commit of the origin, if it has any.
     pub(super) fn newest(&self) -> Result<Option<String>, Failure> {
         let upload = format!("--upload-pack={CAREFUL} upload-pack");
         let listed = self.go(&["ls-remote", "--quiet", &upload, "--", &self.origin.address, BRANCH]);
-        let listed = listed.map_err(|said| self.origin.failure("cannot be read", &said))?;
+        let listed = listed.map_err(|said| self.origin.failure("cannot be read", said))?;
         let listed = String::from_utf8_lossy(&listed);
         // What is asked for is taken for the end of a name.
         let found = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == BRANCH);
@@ -154,7 +221,7 @@ impl<'a> Way<'a> {
         let what = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"];
         let arguments = [&what[..], &["--no-auto-maintenance", &upload, "--", &self.origin.address, &branch]].concat();
         let fetched = self.go(&arguments).and_then(|_| self.go(&["rev-parse", "--verify", "refs/origin/main"]));
-        let fetched = fetched.map_err(|said| self.origin.failure("cannot be read", &said))?;
+        let fetched = fetched.map_err(|said| self.origin.failure("cannot be read", said))?;
         Ok(String::from_utf8_lossy(&fetched).trim().to_owned())
     }
 
@@ -175,10 +242,10 @@ impl<'a> Way<'a> {
             arguments.push(&receive);
         }
         arguments.extend(["--", &self.origin.address, what]);
-        self.go(&arguments).map(drop).map_err(|said| self.origin.failure("cannot be written", &said))
+        self.go(&arguments).map(drop).map_err(|said| self.origin.failure("cannot be written", said))
     }
 
-    fn go(&self, arguments: &[&str]) -> Result<Vec<u8>, String> {
+    fn go(&self, arguments: &[&str]) -> Result<Vec<u8>, Complaint> {
         let is_way = |it: &&&str| !it.starts_with("--upload-pack=");
         // Other repositories have programs of their own.
         let arguments = arguments.iter().filter(|it| self.origin.is_shared() || is_way(it));
@@ -188,8 +255,8 @@ impl<'a> Way<'a> {
     fn command(&self) -> Command {
         let mut command = plumbing();
         command
-            .env("GIT_DIR", &self.directory)
-            .env("GIT_OBJECT_DIRECTORY", &self.objects)
+            .env("GIT_DIR", self.directory)
+            .current_dir(self.directory)
             .env("GIT_ALLOW_PROTOCOL", &self.origin.protocols);
         let Some(environment) = &self.origin.environment else { return command };
         command.env_remove("GIT_CONFIG_NOSYSTEM").env_remove("GIT_CONFIG_GLOBAL");

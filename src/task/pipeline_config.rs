@@ -13,12 +13,9 @@ const DIRECTORY: &str = "pipelines";
 /// Commits the definition as `pipelines/<name>.yml`, with the data components and plugins that it uses in the project, which are installed. A file
 /// that the pipeline had under another name is removed in the same commit. May be run again after a crash at any point.
 pub(super) fn run(file: &PipelineFile, meltano: &Meltano, place: &Workplace<'_>) -> Result<String, Failure> {
-    let path = Path::new(DIRECTORY).join(format!("{}.yml", file.name));
-    let yaml = serde_saphyr::to_string(&file.content)
-        .map_err(|error| Failure::Said(format!("the definition cannot be written as YAML: {error}")))?;
+    let (path, text) = self::file(file)?;
     let mark = mark(&file.id);
-    let text = format!("{mark}\n{yaml}");
-    place.change(|repository| {
+    place.change_existing(|repository| {
         let scratch = place.scratch();
         let mut files =
             if file.uses_meltano() { configure(file, meltano, repository, scratch)? } else { BTreeMap::new() };
@@ -33,6 +30,19 @@ pub(super) fn run(file: &PipelineFile, meltano: &Meltano, place: &Workplace<'_>)
         }
         Ok(Made { commit, files })
     })
+}
+
+/// The path and the content of a pipeline's file.
+pub(super) fn file(file: &PipelineFile) -> Result<(PathBuf, String), Failure> {
+    let path = Path::new(DIRECTORY).join(format!("{}.yml", file.name));
+    let yaml = serde_saphyr::to_string(&file.content)
+        .map_err(|error| Failure::Said(format!("the definition cannot be written as YAML: {error}")))?;
+    Ok((path, format!("{}\n{yaml}", mark(&file.id))))
+}
+
+/// Whether a file with this content was written for a pipeline.
+pub(super) fn is_marked(text: &str) -> bool {
+    text.starts_with("# Jobstream pipeline ")
 }
 
 /// Whether this writes such a file.

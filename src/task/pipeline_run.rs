@@ -18,15 +18,15 @@ pub(super) fn run(file: &PipelineFile, meltano: &Meltano) -> Failure {
 fn become_run(file: &PipelineFile, meltano: &Meltano) -> Result<Failure, Failure> {
     if let (false, Some(script)) = (file.uses_meltano(), &file.content.inline_script) {
         // What is in the environment is the script's, and so are the settings.
-        return Ok(Command::new("bash").args(["-c", script, &file.name]).envs(settings().iter()).exec().into());
+        let error = Command::new("bash").args(["-c", script, &file.name]).envs(settings().iter()).exec();
+        return Ok(Failure::program("bash", error));
     }
     let program = meltano.find()?;
     let runs = meltano.for_pipeline(&program, Path::new("."), &file.id)?;
     runs.install(&file.plugins)?;
     runs.clear(&file.id)?;
-    let error = match &file.content.inline_script {
+    Ok(match &file.content.inline_script {
         Some(script) => runs.become_script(script, &file.name),
         None => runs.become_run(&file.blocks()?),
-    };
-    Ok(error.into())
+    })
 }

@@ -55,6 +55,6 @@ fn check_syntax(name: &str, script: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::Said("bash was not found on the PATH.".to_owned()))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Failure::program("bash", error)),
     }
 }

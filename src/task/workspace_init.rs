@@ -1,15 +1,15 @@
 //! `WORKSPACE_INIT`: the workspace's repository, with a Meltano project.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::git::{Change, Repository};
 use super::meltano::{Meltano, Missing, Project};
 use super::workplace::{Made, Workplace};
 use super::{Failure, say};
+use crate::confined::ConfinedDirectory;
 
-const README: &str = "README.md";
+pub(super) const README: &str = "README.md";
 /// Files that the server writes.
 const OWN: [&str; 4] = ["pipelines/*.yml", "meltano.yml", "plugins", "*.meltano.yml"];
 
@@ -17,7 +17,7 @@ const OWN: [&str; 4] = ["pipelines/*.yml", "meltano.yml", "plugins", "*.meltano.
 /// makes the repository alone: scripts need no more, and a pipeline that does makes the project when it is configured. May be run again
 /// after a crash at any point.
 pub(super) fn run(workspace: &str, meltano: &Meltano, place: &Workplace<'_>) -> Result<String, Failure> {
-    fs::create_dir_all("pipelines")?;
+    ConfinedDirectory::open(Path::new("."))?.make_directories(Path::new("pipelines"))?;
     place.change(|repository| {
         let mut files = left_behind(repository)?;
         if let Some(head) = repository.head()

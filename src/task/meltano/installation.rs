@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Meltano, network};
+use super::{Meltano, environment, network};
 use crate::task::{Failure, say};
 
 /// Meltano and all that it needs, in the versions that are installed.
@@ -56,7 +56,8 @@ impl Meltano {
         match self.command.as_deref() {
             Some("none") => Some(SWITCHED_OFF.to_owned()),
             Some(_) => None,
-            None if self.installed().exists() || on_path("meltano").is_some() => None,
+            None if on_path("meltano").is_some() => None,
+            None if environment::look(&self.current(), "meltano").is_ok() => None,
             None => python().err(),
         }
     }
@@ -76,19 +77,36 @@ impl Meltano {
     /// The server's own.
     fn own(&self) -> Result<Program, Missing> {
         let program = self.installed();
-        if program.exists() {
+        if self.works().is_ok() {
             return Ok(Program(program));
         }
         let python = python().map_err(Missing::Unavailable)?;
         let _lock = self.lock().map_err(|error| Missing::Broken(error.into()))?;
-        if !program.exists() {
+        if let Err(why) = self.works() {
+            if fs::symlink_metadata(self.current()).is_ok() {
+                say(format_args!("The installed Meltano does not work: {why}. It is installed again."));
+            }
             self.install(&python)?;
         }
         Ok(Program(program))
     }
 
+    /// Whether the server's own Meltano works.
+    fn works(&self) -> Result<(), String> {
+        environment::check(&self.current(), "meltano", Some("--version"))
+    }
+
+    /// Has the next task check whether Meltano works, if this is the server's own.
+    pub(super) fn doubt(&self) {
+        environment::forget(&self.current());
+    }
+
+    fn current(&self) -> PathBuf {
+        self.home.join("current")
+    }
+
     fn installed(&self) -> PathBuf {
-        self.home.join("current/bin/meltano")
+        self.current().join("bin/meltano")
     }
 
     /// One process at a time installs.
@@ -107,8 +125,7 @@ impl Meltano {
         self.remove_leftovers().map_err(|error| Missing::Broken(error.into()))?;
         say("Installing Meltano for the server: once, which takes some seconds to a minute.");
         let environment = self.home.join(format!("env-{}", uuid::Uuid::new_v4()));
-        let installed =
-            self.fill(python, &environment).and_then(|()| publish(&environment, &self.home.join("current")));
+        let installed = self.fill(python, &environment).and_then(|()| publish(&environment, &self.current()));
         if installed.is_err() {
             let _ = fs::remove_dir_all(&environment); // else the next one does
         }
@@ -149,7 +166,7 @@ impl Meltano {
         command.env_clear().envs(own.into_iter().filter_map(|(name, value)| Some((name, value?)))).envs(network());
         let caches = [("UV_CACHE_DIR", "cache"), ("PIP_CACHE_DIR", "cache/pip")];
         command.envs(caches.map(|(name, place)| (name, self.home.join(place)))).stdin(Stdio::null());
-        match command.status()? {
+        match command.status().map_err(|error| Failure::program(command.get_program().display(), error))? {
             status if status.success() => Ok(()),
             status => Err(Failure::Said(format!("This step failed ({status}): {what}"))),
         }
@@ -175,7 +192,8 @@ fn publish(environment: &Path, link: &Path) -> Result<(), Failure> {
     let temporary = link.with_extension("new");
     let _ = fs::remove_file(&temporary); // a killed try's
     symlink(name, &temporary)?;
-    Ok(fs::rename(&temporary, link)?)
+    fs::rename(&temporary, link)?;
+    Ok(())
 }
 
 /// The Python that Meltano can be installed with, or why there is none.
@@ -210,9 +228,12 @@ fn quietly(command: &mut Command) -> bool {
 /// The first program of this name on the PATH.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    let is_program =
-        |path: &PathBuf| path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0);
-    env::split_paths(&path).map(|directory| directory.join(name)).find(is_program)
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|path| is_program(path))
+}
+
+/// Whether this is a file that may be executed.
+pub(super) fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Meltano: which one there is, and how it is run.
 
+mod environment;
 mod installation;
 mod plugins;
 mod project;
@@ -9,7 +10,6 @@ pub use installation::on_path;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -67,6 +67,13 @@ pub struct Plugin {
     /// The definition of the data plugin, in Meltano's form. None if it is gone.
     pub definition: Option<serde_json::Value>,
 }
+
+/// Has Meltano run beside a run that it has noted as active.
+const FORCE: &str = "MELTANO_RUN_FORCE";
+/// Exits with 0 if Meltano's own database holds no run that has not ended.
+const RUNS_NOTED: &str = "import sqlite3, sys; \
+    count = sqlite3.connect(sys.argv[1]).execute(\"SELECT count(*) FROM runs WHERE state = 'RUNNING'\").fetchone(); \
+    sys.exit(count[0] > 0)";
 
 /// Where Meltano keeps its own files, unless it is told otherwise.
 const OWN: &str = ".meltano";
@@ -159,10 +166,12 @@ impl Meltano {
 impl Runs<'_> {
     /// Runs Meltano, with its output in the task's log.
     fn run(&self, access: Access, arguments: &[&str]) -> Result<(), Failure> {
-        let status = self.command(access, arguments).status()?;
+        let status = self.command(access, arguments).status();
+        let status = status.map_err(|error| Failure::program(self.program.path().display(), error))?;
         if status.success() {
             return Ok(());
         }
+        self.meltano.doubt();
         let code = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
         Err(Failure::Said(format!("meltano {} failed: {code}.", arguments.join(" "))))
     }
@@ -179,19 +188,40 @@ impl Runs<'_> {
 
     /// Looks whether these blocks can be put together.
     pub(super) fn dry_run(&self, blocks: &[&str]) -> Result<(), Failure> {
-        self.run(Access::Settings, &[&["run", "--dry-run"], blocks].concat())
+        // By itself a dry run has the level `debug`.
+        self.run(Access::Settings, &[&["--log-level", "info", "run", "--dry-run"], blocks].concat())
     }
 
     /// Becomes Meltano, running these blocks. Only an error comes back.
-    pub(super) fn become_run(&self, blocks: &[&str]) -> io::Error {
-        self.command(Access::Settings, &[&["run"], blocks].concat()).exec()
+    pub(super) fn become_run(&self, blocks: &[&str]) -> Failure {
+        let mut command = self.command(Access::Settings, &[&["run"], blocks].concat());
+        if self.no_run_is_noted() {
+            command.env_remove(FORCE);
+        }
+        Failure::program(self.program.path().display(), command.exec())
+    }
+
+    /// Whether Meltano has noted no run that has not ended. It refuses to run beside one, also if that was killed, unless it is
+    /// forced to, on which it warns. Where this cannot be told, it is forced.
+    fn no_run_is_noted(&self) -> bool {
+        let database = self.system.join("meltano.db");
+        if !database.exists() {
+            return true;
+        }
+        let Some(python) = self.program.path().parent().map(|it| it.join("python")).filter(|it| it.exists()) else {
+            return false;
+        };
+        let mut command = Command::new(python);
+        command.args(["-I", "-c", RUNS_NOTED]).arg(database).env_clear();
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
     }
 
     /// Becomes a Bash script that finds Meltano on its PATH. Only an error comes back.
-    pub(super) fn become_script(&self, script: &str, name: &str) -> io::Error {
+    pub(super) fn become_script(&self, script: &str, name: &str) -> Failure {
         let mut command = Command::new("bash");
         command.args(["-c", script, name]).env_clear().envs(self.variables(Access::Settings));
-        command.exec()
+        Failure::program("bash", command.exec())
     }
 
     fn command(&self, access: Access, arguments: &[&str]) -> Command {
@@ -227,7 +257,7 @@ impl Runs<'_> {
         set("MELTANO_DISABLE_TRACKING", "true".into());
         set("NO_COLOR", "1".into());
         // No other run of the pipeline is active, whatever Meltano has written down of one that was killed. Scripts run it too.
-        set("MELTANO_RUN_FORCE", "true".into());
+        set(FORCE, "true".into());
         // Nobody's window is as narrow as the one that it would break its messages for.
         set("COLUMNS", "1000".into());
         set("UV_CACHE_DIR", self.meltano.home.join("cache").into());

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::installation::on_path;
+use super::installation::{is_program, on_path};
 use super::project::{Content, holds};
-use super::{Access, Plugin, Runs};
-use crate::task::{Failure, say, write_whole};
+use super::{Access, Plugin, Runs, environment};
+use crate::confined::{ConfinedDirectory, Flush};
+use crate::task::{Failure, say};
 
 /// What a definition says that a task has to know.
 pub(super) struct Definition<'a> {
@@ -29,6 +30,9 @@ struct Entry<'a> {
     json: &'a Value,
 }
 
+/// What is installed.
+const STAMP: &str = "installed.json";
+
 const KINDS: [(&str, &str); 6] = [
     ("extractor", "extractors"),
     ("loader", "loaders"),
@@ -41,8 +45,9 @@ const KINDS: [(&str, &str); 6] = [
 impl Plugin {
     /// Its definition, which has to be there.
     pub(super) fn definition(&self) -> Result<Definition<'_>, Failure> {
-        let missing =
-            || Failure::Said(format!("There is no data component {0:?}, and no data plugin of that name.", self.name));
+        let missing = || {
+            Failure::Said(format!("There is no data component \"{0}\", and no data plugin of that name.", self.name))
+        };
         let json = self.definition.as_ref().ok_or_else(missing)?;
         let text = |key: &str| json.get(key).and_then(Value::as_str);
         let name = text("name").ok_or_else(missing)?;
@@ -73,12 +78,20 @@ impl Runs<'_> {
         let lock = self.lock_file("installing")?;
         lock.lock()?;
         // What was installed: another version is another entry.
-        let stamp = self.system.join("installed.json");
+        let stamp = self.system.join(STAMP);
         let wanted = serde_json::to_string(&entries.iter().map(|it| it.json).collect::<Vec<_>>())?;
-        let missing = |entry: &&Entry<'_>| !self.is_there(entry);
         let stands = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
-        if stands && entries.iter().all(|it| !missing(&it)) {
+        let broken: Vec<(&Entry<'_>, String)> =
+            entries.iter().filter_map(|it| self.works(it).err().map(|why| (it, why))).collect();
+        if stands && broken.is_empty() {
             return Ok(());
+        }
+        for (entry, why) in broken.iter().filter(|(entry, _)| entry.is_installed) {
+            let environment = self.environment_of(entry);
+            if environment.symlink_metadata().is_ok() {
+                say(format_args!("{} does not work: {why}. It is installed again.", entry.name));
+                fs::remove_dir_all(environment)?;
+            }
         }
         let names: Vec<&str> = plugins
             .iter()
@@ -91,19 +104,31 @@ impl Runs<'_> {
             self.run(Access::Network, &[&["install"], &names[..]].concat())?;
         }
         // Meltano exits with 0 also where it has installed nothing.
-        if let Some(Entry { name, executable, .. }) = entries.iter().find(missing) {
-            return Err(Failure::Said(format!("The program of {name}, {executable}, is not there.")));
+        if let Some((Entry { name, executable, .. }, why)) =
+            entries.iter().find_map(|it| self.works(it).err().map(|why| (it, why)))
+        {
+            return Err(Failure::Said(format!("The program of {name}, {executable}, is not there. {why}.")));
         }
-        Ok(write_whole(&stamp, &wanted)?)
+        let system = ConfinedDirectory::open(&self.system)?;
+        Ok(system.write(Path::new(STAMP), wanted.as_bytes(), None, Flush::Now)?)
     }
 
-    fn is_there(&self, entry: &Entry<'_>) -> bool {
-        let Entry { name, directory, executable, .. } = entry;
+    fn environment_of(&self, entry: &Entry<'_>) -> PathBuf {
+        self.system.join(entry.directory).join(entry.name).join("venv")
+    }
+
+    /// Whether the program of a plugin can be started.
+    fn works(&self, entry: &Entry<'_>) -> Result<(), String> {
+        let executable = entry.executable;
         if entry.is_installed {
-            return self.system.join(directory).join(name).join("venv/bin").join(executable).exists();
+            return environment::check(&self.environment_of(entry), executable, None);
         }
         // A path is one in the project, which jobs find in the directory that they run in.
-        if executable.contains('/') { PathBuf::from(executable).exists() } else { on_path(executable).is_some() }
+        if executable.contains('/') && is_program(Path::new(executable)) || on_path(executable).is_some() {
+            return Ok(());
+        }
+        let place = if executable.contains('/') { "in the project" } else { "on the PATH" };
+        Err(format!("No program of this name was found {place}"))
     }
 
     /// Says, for as long as the file is kept, that plugins are being run: what a run has left is not cleared away meanwhile.
@@ -136,7 +161,7 @@ fn entry<'a>(project: &'a Content, plugin: &'a Plugin) -> Result<Entry<'a>, Fail
     let Definition { name, directory, .. } = definition;
     let json = project
         .plugin(name)
-        .ok_or_else(|| Failure::Said(format!("The workspace's Meltano project has no plugin {name:?} any more.")))?;
+        .ok_or_else(|| Failure::Said(format!("The workspace's Meltano project has no plugin \"{name}\" any more.")))?;
     if !holds(json, definition.json) {
         say(format_args!(
             "The definition of {name} has changed since the pipeline was configured; it is run as it was then."

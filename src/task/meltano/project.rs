@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::plugins::Definition;
 use super::{Access, Meltano, OWN, Plugin, Program, Runs};
+use crate::confined::{ConfinedDirectory, Flush};
 use crate::task::git::Repository;
-use crate::task::{Failure, say, write_in_place};
+use crate::task::{Failure, say};
 
 const PROJECT_FILE: &str = "meltano.yml";
 
@@ -145,9 +146,10 @@ impl Project {
                 if path == Path::new(OWN) || path == Path::new("README.md") {
                     continue;
                 }
-                if entry.file_type()?.is_dir() {
+                let type_ = entry.file_type()?;
+                if type_.is_dir() {
                     directories.push(path);
-                } else {
+                } else if type_.is_file() {
                     files.insert(path, fs::read_to_string(entry.path())?);
                 }
             }
@@ -158,7 +160,9 @@ impl Project {
     /// Puts the files where jobs find them: what says that there is a project comes last.
     pub(in crate::task) fn put_in_place(files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
         let (project, others): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| *path == Path::new(PROJECT_FILE));
-        others.into_iter().chain(project).try_for_each(|(path, content)| write_in_place(path, content))
+        let worktree = ConfinedDirectory::open(Path::new("."))?;
+        let mut files = others.into_iter().chain(project);
+        files.try_for_each(|(path, content)| worktree.write(path, content.as_bytes(), None, Flush::Now))
     }
 
     fn read(&self) -> Result<Content, Failure> {
@@ -173,7 +177,9 @@ impl Content {
     /// Of the project in this directory.
     pub(super) fn of(root: &Path) -> Result<Self, Failure> {
         let unreadable = |error: String| Failure::Said(format!("{PROJECT_FILE} cannot be read: {error}"));
-        let text = fs::read_to_string(root.join(PROJECT_FILE)).map_err(|error| unreadable(error.to_string()))?;
+        let text = ConfinedDirectory::open(root).and_then(|root| root.read(Path::new(PROJECT_FILE)));
+        let text = text.map_err(|error| unreadable(error.to_string()))?;
+        let text = String::from_utf8(text).map_err(|error| unreadable(error.to_string()))?;
         Ok(Self(crate::yaml::read(&text).map_err(unreadable)?))
     }
 
@@ -222,7 +228,7 @@ impl Runs<'_> {
 }
 
 fn shown_if_failed(what: &str, command: &mut std::process::Command) -> Result<(), Failure> {
-    let output = command.output()?;
+    let output = command.output().map_err(|error| Failure::program("meltano", error))?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,0 +1,401 @@
+//! File operations below a directory that jobs can write to. No symbolic link below it is ever followed, also if a job
+//! replaces a directory by a link between two operations: every operation resolves its path from the descriptor of the
+//! directory, with `openat2` and `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, and acts relative to the descriptor of the parent.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// Name of a file until its content is complete.
+const UNFINISHED: &str = ".jobstream-unfinished";
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// `openat2` fails with EAGAIN if something is renamed at the same time.
+const TRIES: usize = 128;
+
+/// A directory whose content is accessed without following links.
+#[derive(Debug)]
+pub struct ConfinedDirectory(OwnedFd);
+
+/// What a path names. A link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, a socket or a device.
+    Other,
+}
+
+/// What is known about a path without opening it.
+#[derive(Debug)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: Kind,
+    /// The length of a file.
+    pub length: u64,
+    modified: SystemTime,
+}
+
+impl Metadata {
+    /// Time since the last change.
+    pub fn age(&self) -> Duration {
+        SystemTime::now().duration_since(self.modified).unwrap_or_default()
+    }
+}
+
+/// When written data reach the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Before the operation returns.
+    Now,
+    /// When the caller calls [`ConfinedDirectory::flush_all`].
+    Later,
+}
+
+impl ConfinedDirectory {
+    /// Opens a directory. The path itself is trusted: links in it are followed.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(rustix::fs::open(path, DIRECTORY, Mode::empty())?))
+    }
+
+    /// Opens a directory below this one.
+    pub fn directory(&self, path: &Path) -> io::Result<Self> {
+        self.resolve(path, DIRECTORY | OFlags::NOFOLLOW).map(Self)
+    }
+
+    /// What a path names, or `None` if there is nothing. A link or a file in place of one of its directories is an error.
+    pub fn metadata(&self, path: &Path) -> io::Result<Option<Metadata>> {
+        let Some((parent, name)) = found(self.parent(path))? else { return Ok(None) };
+        let stat = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            stat => stat?,
+        };
+        Ok(Some(metadata(&stat)))
+    }
+
+    /// Opens a regular file for reading. Anything else in its place is an error; a FIFO is not waited for.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = self.resolve(path, flags)?;
+        match metadata(&rustix::fs::fstat(&file)?).kind {
+            Kind::File => Ok(file.into()),
+            _ => Err(not_a_file(path)),
+        }
+    }
+
+    /// Content of a regular file.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.file(path)?.read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Target of a symbolic link.
+    pub fn link_target(&self, path: &Path) -> io::Result<OsString> {
+        let (parent, name) = self.parent(path)?;
+        let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+        Ok(OsStr::from_bytes(target.as_bytes()).to_owned())
+    }
+
+    /// Names and kinds of the entries of a directory.
+    pub fn entries(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        let directory = self.resolve(path, DIRECTORY | OFlags::NOFOLLOW)?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => metadata(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?).kind,
+                known => kind(known),
+            };
+            entries.push((name.to_owned(), kind));
+        }
+        Ok(entries)
+    }
+
+    /// Creates a directory and its parents, where they do not exist.
+    pub fn make_directories(&self, path: &Path) -> io::Result<Self> {
+        let mut directory = self.0.try_clone()?;
+        for component in path.components() {
+            let Component::Normal(name) = component else { return Err(outside(path)) };
+            let next = match open_component(&directory, name) {
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(&directory, name, Mode::RWXU) {
+                        Ok(()) => rustix::fs::fsync(&directory)?,
+                        Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    open_component(&directory, name)
+                }
+                opened => opened,
+            };
+            directory = next.map_err(|error| match error {
+                Errno::NOTDIR | Errno::LOOP => not_a_directory(path, name),
+                error => error.into(),
+            })?;
+        }
+        Ok(Self(directory))
+    }
+
+    /// Writes a file, and the directories it is in. The file has the old content or the new one, never a part of it.
+    pub fn write(&self, path: &Path, content: &[u8], mode: Option<Mode>, flush: Flush) -> io::Result<()> {
+        let (parent, name) = self.made_parent(path)?;
+        let mut file = create_unfinished(&parent)?;
+        file.write_all(content)?;
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&file, mode)?;
+        }
+        if flush == Flush::Now {
+            file.sync_all()?;
+        }
+        rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?;
+        if flush == Flush::Now {
+            rustix::fs::fsync(&parent)?;
+        }
+        Ok(())
+    }
+
+    /// Creates a symbolic link, in place of a file or link of that name.
+    pub fn write_link(&self, path: &Path, target: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.made_parent(path)?;
+        remove_from(&parent, OsStr::new(UNFINISHED))?;
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, UNFINISHED)?;
+        Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
+    }
+
+    /// Creates a file that must not exist, as git creates its locks.
+    pub fn create_new(&self, path: &Path) -> io::Result<File> {
+        let (parent, name) = self.made_parent(path)?;
+        Ok(create(&parent, name)?)
+    }
+
+    /// Appends to a file, which is created if it does not exist. Anything but a regular file in its place is an error.
+    pub fn append(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.made_parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(&parent, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, FILE_MODE)?;
+        if metadata(&rustix::fs::fstat(&file)?).kind != Kind::File {
+            return Err(not_a_file(path));
+        }
+        let mut file = File::from(file);
+        file.write_all(content)?;
+        file.sync_all()
+    }
+
+    /// Moves a file of this directory's file system, or copies it, to this place.
+    pub fn take(&self, from: &Path, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.made_parent(path)?;
+        File::open(from)?.sync_all()?;
+        match rustix::fs::renameat(rustix::fs::CWD, from, &parent, name) {
+            Err(Errno::XDEV) => {}
+            renamed => return Ok(renamed?),
+        }
+        let mut file = create_unfinished(&parent)?;
+        io::copy(&mut File::open(from)?, &mut file)?;
+        rustix::fs::fchmod(&file, Mode::RUSR)?;
+        file.sync_all()?;
+        Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
+    }
+
+    /// Removes a file or a link. It is no error if nothing is there.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match found(self.parent(path))? {
+            Some((parent, name)) => remove_from(&parent, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a file or a directory another path.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let ((from, name), (to, new)) = (self.parent(from)?, self.made_parent(to)?);
+        rustix::fs::renameat(&from, name, &to, new)?;
+        rustix::fs::fsync(&from)?;
+        Ok(rustix::fs::fsync(&to)?)
+    }
+
+    /// Puts `new` in the place of `old`, which gets the path `aside`: at once, where the file system can exchange two entries.
+    pub fn replace(&self, old: &str, new: &str, aside: &str) -> io::Result<()> {
+        use rustix::fs::{RenameFlags, renameat, renameat_with};
+        let Self(fd) = self;
+        match renameat_with(fd, new, fd, old, RenameFlags::EXCHANGE) {
+            Ok(()) => renameat(fd, new, fd, aside)?,
+            Err(Errno::NOENT) => renameat(fd, new, fd, old)?,
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                renameat(fd, old, fd, aside)?;
+                renameat(fd, new, fd, old)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.flush()
+    }
+
+    /// Lets the owner read, change and remove everything in a directory below this one, and answers its entries.
+    pub fn unlock(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
+        // A directory that cannot be read can be opened in this way only, and its mode be changed through its descriptor only.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = self.resolve(path, flags)?;
+        rustix::fs::chmod(format!("/proc/self/fd/{}", directory.as_raw_fd()), Mode::RWXU)?;
+        self.entries(path)
+    }
+
+    /// Flushes the entries of this directory.
+    pub fn flush(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.0)?)
+    }
+
+    /// Flushes everything that was written to the file system of this directory.
+    pub fn flush_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
+    }
+
+    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = last(path)?;
+        let parent = self.resolve(path.parent().unwrap_or(Path::new("")), DIRECTORY | OFlags::NOFOLLOW)?;
+        Ok((parent, name))
+    }
+
+    fn made_parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = last(path)?;
+        let Self(parent) = self.make_directories(path.parent().unwrap_or(Path::new("")))?;
+        Ok((parent, name))
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        if path.as_os_str().is_empty() || path == Path::new(".") {
+            return Ok(rustix::fs::openat(&self.0, ".", flags, Mode::empty())?);
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..TRIES {
+            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // Linux before 5.6, and sandboxes that do not know the call.
+                Err(Errno::NOSYS | Errno::PERM) => return self.resolve_by_components(path, flags),
+                opened => return opened.map_err(|error| refused(path, error)),
+            }
+        }
+        Err(io::Error::other(format!("{} is changed all the time", path.display())))
+    }
+
+    fn resolve_by_components(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let name = last(path)?;
+        let mut directory = self.0.try_clone()?;
+        for component in path.parent().into_iter().flat_map(Path::components) {
+            let Component::Normal(part) = component else { return Err(outside(path)) };
+            directory = open_component(&directory, part).map_err(|error| refused(path, error))?;
+        }
+        let opened = rustix::fs::openat(&directory, name, flags | OFlags::NOFOLLOW, Mode::empty());
+        opened.map_err(|error| refused(path, error))
+    }
+}
+
+/// Creates a directory of the server's own, for temporary files of a task.
+pub fn fresh_directory(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir(path)
+}
+
+fn last(path: &Path) -> io::Result<&OsStr> {
+    match path.components().next_back() {
+        Some(Component::Normal(name)) => Ok(name),
+        _ => Err(outside(path)),
+    }
+}
+
+fn open_component(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(directory, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+}
+
+fn create(parent: &OwnedFd, name: &OsStr) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, FILE_MODE | Mode::RGRP | Mode::ROTH).map(File::from)
+}
+
+fn create_unfinished(parent: &OwnedFd) -> io::Result<File> {
+    let name = OsStr::new(UNFINISHED);
+    remove_from(parent, name)?; // of a task that was killed
+    Ok(create(parent, name)?)
+}
+
+fn remove_from(parent: &impl AsFd, name: &OsStr) -> io::Result<()> {
+    let parent: BorrowedFd<'_> = parent.as_fd();
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        removed => Ok(removed?),
+    }
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn metadata(stat: &Stat) -> Metadata {
+    let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or_default());
+    Metadata {
+        kind: kind(FileType::from_raw_mode(stat.st_mode)),
+        length: u64::try_from(stat.st_size).unwrap_or_default(),
+        modified: SystemTime::UNIX_EPOCH + seconds,
+    }
+}
+
+fn kind(type_: FileType) -> Kind {
+    match type_ {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Link,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether an error says that something else is in the place of a file or a directory: a link, for example.
+pub fn is_misplaced(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput)
+}
+
+fn outside(path: &Path) -> io::Error {
+    let message = format!("{} is not a path below the directory", path.display());
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+fn not_a_file(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display()))
+}
+
+fn not_a_directory(path: &Path, name: &OsStr) -> io::Error {
+    let message = format!("{} cannot be reached: {} is not a directory", path.display(), name.display());
+    io::Error::new(io::ErrorKind::NotADirectory, message)
+}
+
+/// An error that names the path where the system's message would mislead.
+fn refused(path: &Path, error: Errno) -> io::Error {
+    let reason = match error {
+        Errno::LOOP => "symbolic links are not followed",
+        Errno::XDEV => "it leads out of the directory",
+        Errno::NOTDIR => "a part of it is not a directory",
+        Errno::NXIO => return not_a_file(path), // a socket, or a FIFO
+        error => return error.into(),
+    };
+    io::Error::new(io::ErrorKind::NotADirectory, format!("{} cannot be opened: {reason}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
