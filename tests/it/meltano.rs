@@ -77,10 +77,12 @@ async fn a_run_loads_what_is_new_and_says_nothing_that_is_sensitive() {
     assert_eq!(done["status"], "COMPLETE", "{log}");
     assert!(log.contains("the password is ***") && log.contains("Run completed"), "{log}");
     assert_eq!(records(&server, &workspace), [1, 2, 3]);
+    assert!(!log.contains("Force option"), "{log}");
     let more = json!([property("tap-x.records", "5"), property("tap-x.password", secret)]);
     server.change("updatePipeline", json!({ "id": pipeline, "properties": more }), "__typename").await;
     let (done, log) = run(&server, &pipeline).await;
     assert_eq!(done["status"], "COMPLETE", "{log}");
+    assert!(!log.contains("Force option"), "{log}");
     assert_eq!(records(&server, &workspace), [1, 2, 3, 4, 5], "the bookmark was kept");
     let state = server.meltano_state(&pipeline);
     assert!(fs::read_dir(state).is_ok_and(|mut it| it.next().is_some()), "and not in what Meltano keeps for itself");
@@ -93,6 +95,7 @@ async fn a_run_loads_what_is_new_and_says_nothing_that_is_sensitive() {
         "{shown}"
     );
 
+    assert!(!shown.contains("debug"), "{shown}");
     let everything = Path::new(&server.data_directory()).to_owned();
     let found = std::process::Command::new("grep").args(["-rlF", secret]).arg(&everything).output().expect("grep");
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "no file holds it");

@@ -70,7 +70,7 @@ async fn a_meltano_on_the_path_is_used_and_none_installed() {
 }
 
 /// A PATH without Meltano, if there is a Python on it and the package index can be reached.
-fn path_without_meltano() -> Option<String> {
+pub fn path_without_meltano() -> Option<String> {
     let path = std::env::var_os("PATH").expect("a PATH");
     let directories = std::env::split_paths(&path).filter(|it| !it.join("meltano").exists());
     let path = std::env::join_paths(directories).expect("a PATH").into_string().expect("UTF-8");

@@ -4,6 +4,7 @@
 
 mod access;
 mod attacks;
+mod broken_installation;
 mod browser;
 mod clients;
 mod compression;
@@ -14,4 +15,4 @@ mod secrets;
 #[path = "suite.rs"]
 mod suite;
 
-use suite::{history, meltano, nodes, pipeline_config, repositories, storm, support};
+use suite::{history, meltano, nodes, pipeline_config, provisioning, repositories, storm, support};

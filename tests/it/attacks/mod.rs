@@ -36,6 +36,11 @@
 //! | A page of another site sends a GET that has no Origin | `origins` |
 //! | A page sends mutations as forms, as text, and over GET | `origins` |
 //! | A browser keeps a log, or takes it for a page | `origins` |
+//! | A job puts links, loops of links or FIFOs in every place of its workspace where the server reads, writes or removes | `repositories` |
+//! | A job makes its repository lead to that of another workspace: gitfile, link, alternates, `commondir`, `core.worktree` | `repositories` |
+//! | A job plants hooks and configuration that would run a program of its own | `repositories` |
+//! | A job replaces what the server and a system task leave for each other | `repositories` |
+//! | A job replaces the repository that servers share | `repositories` |
 
 mod connections;
 mod graphql;
