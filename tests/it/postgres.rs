@@ -6,4 +6,4 @@
 #[allow(dead_code, reason = "some of the support is for tests that do not depend on the database")]
 mod suite;
 
-use suite::{history, meltano, nodes, pipeline_config, provisioning, repositories, storm, support};
+use suite::{history, meltano, nodes, pipeline_config, repositories, storm, support};
