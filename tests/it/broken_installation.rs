@@ -51,6 +51,9 @@ async fn workspace(server: &TestServer, name: &str) -> String {
     text(&created["workspace"]["id"]).to_owned()
 }
 
+/// The name of a damage, and how it is done to the programs of an environment.
+type Damage = (&'static str, fn(&Path));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_work_any_more_is_installed_again() {
     let Some(path) = path_without_meltano() else { return };
@@ -88,7 +91,7 @@ async fn what_does_not_work_any_more_is_installed_again() {
     let (done, log) = run(&server, &pipeline).await;
     assert_eq!((&done["status"], log.contains("installed again")), (&json!("COMPLETE"), false), "{log}");
 
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [Damage; 4] = [
         ("the interpreter is gone", |bin| fs::remove_file(bin.join("python")).expect("it goes")),
         ("the interpreter does not work", |bin| {
             fs::remove_file(bin.join("python")).expect("it goes");

@@ -27,14 +27,14 @@ fn newest(directory: &Path) -> Vec<PathBuf> {
     found.into_iter().rev().map(|(_, path)| path).collect()
 }
 
-/// Cuts a file to a part of its length. git makes objects read-only.
+/// Cuts a file to a part of its length, or with 0 parts to nothing. git makes objects read-only.
 fn cut(path: &Path, parts: u64) {
     let mut permissions = fs::metadata(path).expect("a file").permissions();
     #[allow(clippy::permissions_set_readonly_false)]
     permissions.set_readonly(false);
     fs::set_permissions(path, permissions).expect("permissions");
     let file = File::options().write(true).open(path).expect("a file");
-    let length = if parts == 0 { 0 } else { file.metadata().expect("it").len() / parts };
+    let length = file.metadata().expect("it").len().checked_div(parts).unwrap_or(0);
     file.set_len(length).expect("it is cut");
 }
 
@@ -49,8 +49,11 @@ fn packed(git_directory: &Path) -> Vec<PathBuf> {
     newest(&git_directory.join("objects/pack"))
 }
 
+/// The name of a damage, and how it is done to a git directory.
+type Damage = (&'static str, fn(&Path));
+
 /// What can be damaged of a git directory, and how.
-const DAMAGES: [(&str, fn(&Path)); 17] = [
+const DAMAGES: [Damage; 17] = [
     ("the newest three objects are empty", |it| newest(&it.join("objects"))[..3].iter().for_each(|it| cut(it, 0))),
     ("the newest objects are cut", |it| newest(&it.join("objects"))[..3].iter().for_each(|it| cut(it, 2))),
     ("the newest objects are zeros", |it| newest(&it.join("objects"))[..3].iter().for_each(|it| zeros(it))),
