@@ -48,12 +48,6 @@ pub fn limit_open_files(current: u64) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
 }
 
-/// Keeps other processes of the same user from reading this process's memory and environment, and from tracing it. A program that this
-/// process executes can be read and traced again.
-pub fn protect_memory() -> io::Result<()> {
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
-}
-
 /// Has this process killed when its parent ends, also after it has become another program.
 pub fn end_with_parent() -> io::Result<()> {
     let parent = rustix::process::getppid();

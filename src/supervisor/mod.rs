@@ -98,7 +98,6 @@ struct Held {
 
 impl Supervisor {
     fn new() -> io::Result<Self> {
-        processes::protect_memory()?;
         crate::secret::be_listed_by_name();
         // A session of its own: no signal of the server's terminal reaches the job.
         rustix::process::setsid()?;

@@ -169,8 +169,8 @@ pub fn run(directory: &Path) -> ExitCode {
 }
 
 fn perform(directory: &Path) -> Result<(), Failure> {
-    // Jobs of the same user cannot read what it holds; nor can the server then find it by its environment, so it ends with its supervisor.
-    processes::protect_memory()?;
+    // A server that is not root cannot read the environment of this process, which is protected, and so
+    // not find it by that. It ends with its supervisor instead.
     processes::end_with_parent()?;
     settings::read()?;
     let place = ConfinedDirectory::open(directory)?;

@@ -2,7 +2,7 @@
 //! processes that jobs leave behind.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -218,17 +218,13 @@ async fn every_subcommand_is_protected() {
     attack(&supervisor, "supervise");
     drop(server);
 
-    // A task reads what to do from a file, which here never tells it.
-    let directory = directory();
-    let order = directory.path().join("task.json");
-    assert!(Command::new("mkfifo").arg(&order).status().expect("mkfifo").success());
-    unprivileged::give(&order);
+    // A task reads settings from its standard input, which here never ends.
     let mut command = program("task");
-    let task = Running(command.arg(directory.path()).stderr(Stdio::null()).spawn().expect("it starts"));
-    let _order = tokio::task::spawn_blocking(|| File::options().write(true).open(order))
-        .await
-        .expect("no panic")
-        .expect("its order");
+    let mut task = Running(command.arg(found.path()).stdin(Stdio::piped()).spawn().expect("it starts"));
+    let mut settings = task.0.stdin.take().expect("its input");
+    settings.write_all(b"settings").expect("settings");
+    let unread = || rustix::io::ioctl_fionread(&settings).expect("a number");
+    eventually("the task reads its settings", async || (unread() == 0).then_some(())).await;
     attack(&task, "task");
 }
 
