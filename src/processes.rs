@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open,
-    pidfd_send_signal, set_dumpable_behavior, setrlimit, test_kill_process,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, pidfd_send_signal, setrlimit,
+    test_kill_process,
 };
 
 use crate::model::SupervisorIdentity;
