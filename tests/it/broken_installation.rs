@@ -101,7 +101,8 @@ async fn what_does_not_work_any_more_is_installed_again() {
             let packages = bin.parent().expect("it").join("lib");
             let version = fs::read_dir(&packages).expect("lib").next().expect("one").expect("an entry").path();
             fs::rename(&version, packages.join("python3.1")).expect("it is moved");
-            fs::remove_file(bin.parent().expect("it").join("jobstream-checked")).expect("the note");
+            // Of a check that has to be repeated; there may have been none since the installation.
+            let _ = fs::remove_file(bin.parent().expect("it").join("jobstream-checked"));
         }),
         ("the programs are empty", |bin| {
             for name in ["meltano", "tap-spreadsheets", "target-jsonl"].iter().filter(|it| bin.join(it).exists()) {

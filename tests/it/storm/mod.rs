@@ -24,19 +24,20 @@ const MUTATORS: u64 = 3;
 const FOLLOWERS: usize = 4;
 
 /// What a script does before its own part: it notes that it began, and looks for what must not be. `$9` locks say that no other
-/// run of the pipeline goes on, with all its processes; the notes of processes, that none of an earlier server's is alive.
+/// run of the pipeline goes on, with all its processes; the notes of processes, that none of the pipeline's under an earlier server is alive.
 const PREAMBLE: &str = r#"
 note() { echo "$1 $JOBSTREAM_JOB_ID $JOBSTREAM_ATTEMPT" >> "$D/notes"; }
 exec 9> "$D/locks/$JOBSTREAM_PIPELINE_ID"
 flock -n 9 || note two-at-once
 read -r -a stat < "/proc/$PPID/stat"; server=${stat[3]}
-enrol() { read -r -a stat < "/proc/$BASHPID/stat"; echo "${stat[21]}" > "$D/processes/$server-$BASHPID"; }
+processes="$D/processes/$JOBSTREAM_PIPELINE_ID"; mkdir -p "$processes"
+enrol() { read -r -a stat < "/proc/$BASHPID/stat"; echo "${stat[21]}" > "$processes/$server-$BASHPID"; }
 read -r -a stat 2> /dev/null < "/proc/$server/stat"
 # Where the server is dead already, its parent has another name: then this very process is one of those that are about to be ended.
 if [ "${stat[1]}" = "(jobstream)" ]; then
   enrol
   # Where there are several servers, what is left of one ends while others go on.
-  [ -z "$SEVERAL" ] && for other in "$D"/processes/*; do
+  [ -z "$SEVERAL" ] && for other in "$processes"/*; do
     name=${other##*/}
     [ "${name%%-*}" = "$server" ] && continue
     read -r -a stat 2> /dev/null < "/proc/${name#*-}/stat" || continue
