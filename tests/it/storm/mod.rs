@@ -159,20 +159,28 @@ impl Storm {
     pub fn nothing_is_left(&self) {
         let processes = self.scratch.join("processes");
         forget_dead_processes(&processes);
-        assert_eq!(std::fs::read_dir(processes).expect("it").count(), 0, "processes are left");
+        assert_eq!(notes_of_processes(&processes), Vec::<PathBuf>::new(), "processes are left");
     }
 }
 
 /// Removes the notes of processes that have ended, so that scripts have few to look at.
 fn forget_dead_processes(notes: &Path) {
-    for note in std::fs::read_dir(notes).expect("notes") {
-        let path: PathBuf = note.expect("a note").path();
+    for path in notes_of_processes(notes) {
         let name = path.file_name().and_then(|it| it.to_str()).expect("a name");
         let pid = name.split_once('-').and_then(|(_, pid)| pid.parse().ok()).expect("a pid");
         if !is_alive(pid) {
             std::fs::remove_file(path).expect("it goes");
         }
     }
+}
+
+/// The notes of processes, which are in a directory for each pipeline.
+fn notes_of_processes(notes: &Path) -> Vec<PathBuf> {
+    let entries = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    entries(notes).iter().flat_map(|pipeline| entries(pipeline)).collect()
 }
 
 async fn final_state(server: &TestServer, start: String, scratch: &Path) -> FinalState {
