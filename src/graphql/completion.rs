@@ -18,9 +18,16 @@ use super::plan::{wanted, wanted_mut};
 /// The alias of the `__typename` with which a document is marked. No client has a reason to use it.
 const MARK: &str = "__jobstream_typename";
 
-/// The types of the schema that have fields.
+/// The types that the definition of a schema does not list.
+const BUILT_IN: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
+
+/// The types of a schema.
 #[derive(Debug, Default)]
-pub(super) struct Types(HashMap<Name, Fields>);
+pub(super) struct Types {
+    names: HashSet<Name>,
+    /// The types that have fields.
+    with_fields: HashMap<Name, Fields>,
+}
 
 #[derive(Debug)]
 struct Fields {
@@ -35,9 +42,10 @@ struct Propagates;
 impl Types {
     /// Reads the types from the schema definition language.
     pub(super) fn read(sdl: &str) -> Result<Self, async_graphql::parser::Error> {
-        let mut types = HashMap::new();
+        let mut types = Self { names: BUILT_IN.map(Name::new).into(), ..Self::default() };
         for definition in async_graphql::parser::parse_schema(sdl)?.definitions {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
+            types.names.insert(definition.node.name.node.clone());
             let (is_interface, interfaces, fields) = match definition.node.kind {
                 TypeKind::Object(it) => (false, it.implements, it.fields),
                 TypeKind::Interface(it) => (true, it.implements, it.fields),
@@ -45,9 +53,14 @@ impl Types {
             };
             let interfaces = interfaces.into_iter().map(|it| it.node).collect();
             let fields = fields.into_iter().map(|it| (it.node.name.node, it.node.ty.node)).collect();
-            types.insert(definition.node.name.node, Fields { is_interface, interfaces, types: fields });
+            types.with_fields.insert(definition.node.name.node, Fields { is_interface, interfaces, types: fields });
         }
-        Ok(Self(types))
+        Ok(types)
+    }
+
+    /// Whether the schema has a type of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Selects `__typename` wherever an object may have no field otherwise, or where its type has to be known. Says whether
@@ -130,9 +143,11 @@ impl Marker<'_> {
         for item in &mut set.items {
             match &mut item.node {
                 Selection::Field(field) => {
-                    let type_ = self.types.0.get(parent).and_then(|it| it.types.get(&field.node.name.node));
+                    let type_ = self.types.with_fields.get(parent).and_then(|it| it.types.get(&field.node.name.node));
                     // Scalars have no fields, and introspection does not fail.
-                    let Some(type_) = type_.map(named).filter(|it| self.types.0.contains_key(*it)) else { continue };
+                    let Some(type_) = type_.map(named).filter(|it| self.types.with_fields.contains_key(*it)) else {
+                        continue;
+                    };
                     let set = &mut field.node.selection_set.node;
                     marked |= self.mark_fields(set, type_);
                     marked |= self.mark_set(set, type_);
@@ -149,7 +164,7 @@ impl Marker<'_> {
     }
 
     fn mark_set(&self, set: &mut SelectionSet, parent: &str) -> bool {
-        let is_interface = self.types.0.get(parent).is_some_and(|it| it.is_interface);
+        let is_interface = self.types.with_fields.get(parent).is_some_and(|it| it.is_interface);
         if set.items.is_empty() || (!is_interface && self.has_field(set, parent, &mut HashSet::new())) {
             return false;
         }
@@ -203,7 +218,7 @@ impl<'a> Completion<'a> {
         value: &mut Value,
     ) -> Result<(), Propagates> {
         if let (BaseType::Named(name), Value::Null) = (&type_.base, &*value)
-            && self.types.0.contains_key(name)
+            && self.types.with_fields.contains_key(name)
             && failures.is_some_and(|it| !it.0.is_empty())
         {
             // The object is there, but all of its fields failed.
@@ -237,7 +252,7 @@ impl<'a> Completion<'a> {
             Some(Value::String(name)) => name.as_str(),
             _ => type_.as_str(),
         };
-        let Some(fields) = self.types.0.get(type_) else { return Ok(()) };
+        let Some(fields) = self.types.with_fields.get(type_) else { return Ok(()) };
         let mut wanted = IndexMap::new();
         sets.iter().for_each(|set| self.collect(set, type_, fields, &mut wanted));
         let mut found = std::mem::take(object);

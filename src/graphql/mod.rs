@@ -12,6 +12,7 @@ mod connection;
 mod data_component;
 mod data_plugin;
 mod errors;
+mod execution;
 mod follow;
 mod input;
 mod invitation;

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) marked: bool,
     pub(super) reads_logs: bool,
     pub(super) reads_clock: bool,
+    /// Whether the document selects a cursor, which may be a position in the stream of changes.
+    pub(super) reads_cursors: bool,
 }
 
 impl Plan {

@@ -27,6 +27,8 @@ pub(in crate::graphql) struct Size {
     pub(in crate::graphql) reads_logs: bool,
     /// Whether something is asked for that changes by itself, as time goes on.
     pub(in crate::graphql) reads_clock: bool,
+    /// Whether a cursor is asked for, which may be a position in the stream of changes.
+    pub(in crate::graphql) reads_cursors: bool,
     /// Whether the schema is asked for.
     pub(in crate::graphql) introspects: bool,
 }
@@ -40,6 +42,7 @@ impl Size {
         circular: false,
         reads_logs: true,
         reads_clock: true,
+        reads_cursors: true,
         introspects: true,
     };
 
@@ -60,6 +63,7 @@ impl Add for Size {
             circular: self.circular || other.circular,
             reads_logs: self.reads_logs || other.reads_logs,
             reads_clock: self.reads_clock || other.reads_clock,
+            reads_cursors: self.reads_cursors || other.reads_cursors,
             introspects: self.introspects || other.introspects,
         }
     }
@@ -94,6 +98,7 @@ impl<'a> Counter<'a> {
                     aliases: field.alias.is_some().into(),
                     reads_logs: field.name.node == "logs",
                     reads_clock: field.name.node == "nextRuns",
+                    reads_cursors: field.name.node == "cursor",
                     introspects: ["__schema", "__type"].contains(&field.name.node.as_str()),
                     ..Size::one(&field.directives)
                 };

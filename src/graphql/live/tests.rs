@@ -63,6 +63,7 @@ fn plan_of(caller: Caller) -> Plan {
         marked: false,
         reads_logs: false,
         reads_clock: false,
+        reads_cursors: false,
     }
 }
 
