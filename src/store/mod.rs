@@ -39,6 +39,7 @@ use std::path::Path;
 use std::time::{self, Duration};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
 use crate::metrics::{DatabaseOperation, DatabaseUsage, Metrics};
@@ -148,6 +149,15 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(sqlite) => sqlite.read(work).await,
             Backend::Postgres(postgres) => postgres.read(work).await,
+        }
+    }
+
+    /// Waits until a snapshot for several reads may be opened. There are fewer of them than connections, so that single reads and writes do not
+    /// wait for whole responses.
+    async fn snapshot_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match &self.backend {
+            Backend::Sqlite(sqlite) => sqlite.snapshot_permit().await,
+            Backend::Postgres(postgres) => postgres.snapshot_permit().await,
         }
     }
 

@@ -110,7 +110,10 @@ impl Snapshot {
 async fn keep_open(store: Store, reads: mpsc::UnboundedReceiver<Read>) {
     let reads = Arc::new(tokio::sync::Mutex::new(reads));
     let served = Arc::clone(&reads);
-    let end = store.read_unobserved(move |conn| async move { serve(conn, &mut *served.lock().await).await }.boxed());
+    let end = async {
+        let _permit = store.snapshot_permit().await?;
+        store.read_unobserved(move |conn| async move { serve(conn, &mut *served.lock().await).await }.boxed()).await
+    };
     let error = end.await.err().unwrap_or_else(|| Error::unavailable("the snapshot was closed"));
     let mut left = reads.lock().await;
     left.close();
@@ -133,5 +136,34 @@ async fn serve(conn: &mut Conn, reads: &mut mpsc::UnboundedReceiver<Read>) -> Re
             Some(read) => read(Ok(conn)).await?,
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::store::Synchronous;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_single_read_does_not_wait_for_open_snapshots() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("database");
+        let store = Store::open_sqlite(&path, Synchronous::Full, Metrics::default()).await.unwrap();
+        let snapshots: Vec<Arc<Snapshot>> = (0..100).map(|_| Arc::new(store.snapshot())).collect();
+        let (opened, mut open) = mpsc::unbounded_channel();
+        for snapshot in &snapshots {
+            let (snapshot, opened) = (Arc::clone(snapshot), opened.clone());
+            tokio::spawn(async move {
+                snapshot.read(|_| async { Ok(()) }.boxed()).await.unwrap();
+                let _ = opened.send(());
+            });
+        }
+        open.recv().await.unwrap();
+        for _ in 0..20 {
+            let read = store.read(|conn| async { conn.last_change_position().await }.boxed());
+            timeout(IDLE / 2, read).await.expect("a connection is free while snapshots are open").unwrap();
+        }
+        assert!(open.len() < snapshots.len() - 1, "the other snapshots wait");
     }
 }

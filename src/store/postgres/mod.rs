@@ -16,6 +16,7 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::clock::Clock;
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is done for every job finds it by its id, or as the first of an index: no value makes another plan the better one, so none is made for each.
 /// What removes things says otherwise: [`Conn::plan_anew`].
 const BEGIN_WRITE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan";
+/// How many connections of the pool snapshots leave to others: renewals of leases, claims, the numbering of changes, and single reads.
+const OTHER_CONNECTIONS: usize = 2;
 /// How long a notification may take that is sent to oneself.
 const NOTIFYING: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,7 @@ pub(super) struct Postgres {
     pool: Pool<AsyncPgConnection>,
     url: Arc<DatabaseUrl>,
     numbering: Numbering,
+    snapshots: Arc<Semaphore>,
     clock: Clock,
     metrics: Metrics,
 }
@@ -85,7 +89,8 @@ impl Postgres {
         let url = Arc::new(url);
         let pool = connect::pool(Arc::clone(&url), connections)?;
         let numbering = Numbering::start(pool.clone());
-        let postgres = Self { pool, url, numbering, clock, metrics };
+        let snapshots = Arc::new(Semaphore::new(connections.saturating_sub(OTHER_CONNECTIONS).max(1)));
+        let postgres = Self { pool, url, numbering, snapshots, clock, metrics };
         check_notifications(&postgres.url).await?;
         Ok(postgres)
     }
@@ -93,6 +98,12 @@ impl Postgres {
     /// Listens to what nodes announce.
     pub(super) async fn listen(&self) -> Result<Announcements, Error> {
         Announcements::open(&self.url).await
+    }
+
+    /// Waits until a snapshot for several reads may be opened. Such a snapshot keeps its connection until its response is complete.
+    pub(super) async fn snapshot_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = timeout(PATIENCE, Arc::clone(&self.snapshots).acquire_owned()).await;
+        permit.map_err(|_| Error::unavailable("too many snapshots are open"))?.map_err(Error::internal)
     }
 
     /// Runs `work` on a snapshot.

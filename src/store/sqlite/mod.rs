@@ -10,6 +10,7 @@ mod writer;
 use std::path::Path;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::clock::Clock;
 use super::conn::Conn;
@@ -46,6 +47,11 @@ impl Sqlite {
         R: Send + 'static,
     {
         self.readers.run(work).await
+    }
+
+    /// Waits until a snapshot for several reads may be opened.
+    pub(super) async fn snapshot_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.readers.snapshot_permit().await
     }
 
     /// Runs `work`, and answers when it is committed.

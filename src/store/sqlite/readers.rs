@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open;
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::store::clock::Clock;
 use crate::store::conn::Conn;
 
-/// How many snapshots may be open at a time. One stays open until its response is complete; more would only wait for the processor.
+/// How many connections may read at a time. More would only wait for the processor.
 fn most_readers() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (2 * processors).max(4)
@@ -26,18 +26,26 @@ pub(super) struct Readers {
     clock: Clock,
     metrics: Metrics,
     turns: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Conn>>>,
 }
 
 impl Readers {
     pub(super) fn new(path: PathBuf, clock: Clock, metrics: Metrics) -> Self {
         let turns = Arc::new(Semaphore::new(most_readers()));
-        Self { path: path.into(), clock, metrics, turns, idle: Arc::default() }
+        let snapshots = Arc::new(Semaphore::new(most_readers() - 1));
+        Self { path: path.into(), clock, metrics, turns, snapshots, idle: Arc::default() }
     }
 
     /// Where the database is.
     pub(super) fn path(&self) -> Arc<Path> {
         Arc::clone(&self.path)
+    }
+
+    /// Waits until a snapshot for several reads may be opened. Such a snapshot stays open until its response is complete. One connection is kept
+    /// for single reads, which take a moment.
+    pub(super) async fn snapshot_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.snapshots).acquire_owned().await.map_err(Error::internal)
     }
 
     /// Runs `work` on a snapshot.
