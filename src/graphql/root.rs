@@ -23,8 +23,35 @@ pub(super) fn write_out(document: &mut ExecutableDocument, name: Option<&str>) {
     if let Some(operation) = wanted_mut(document, name) {
         operation.selection_set.node.items = items;
     }
-    // Validation refuses a fragment that is not used.
-    document.fragments.retain(|name, _| !written_out.contains(name));
+    // Validation refuses a fragment that is not used. Other operations of the document, or other fragments, may still use one.
+    let used = spread_fragments(document, &written_out);
+    document.fragments.retain(|name, _| !written_out.contains(name) || used.contains(name));
+}
+
+/// The fragments that are spread by an operation, by a fragment that was not written out, or by a fragment that is itself spread so.
+fn spread_fragments(document: &ExecutableDocument, written_out: &HashSet<Name>) -> HashSet<Name> {
+    let operations = document.operations.iter().map(|(_, operation)| &operation.node.selection_set.node);
+    let fragments = document.fragments.iter().filter(|(name, _)| !written_out.contains(*name));
+    let mut sets: Vec<&SelectionSet> =
+        operations.chain(fragments.map(|(_, fragment)| &fragment.node.selection_set.node)).collect();
+    let mut spread = HashSet::new();
+    while let Some(set) = sets.pop() {
+        for item in &set.items {
+            match &item.node {
+                Selection::Field(field) => sets.push(&field.node.selection_set.node),
+                Selection::InlineFragment(fragment) => sets.push(&fragment.node.selection_set.node),
+                Selection::FragmentSpread(fragment) => {
+                    let name = &fragment.node.fragment_name.node;
+                    if spread.insert(name.clone())
+                        && let Some(fragment) = document.fragments.get(name)
+                    {
+                        sets.push(&fragment.node.selection_set.node);
+                    }
+                }
+            }
+        }
+    }
+    spread
 }
 
 struct Root<'a> {

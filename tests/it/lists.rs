@@ -359,3 +359,33 @@ async fn the_fields_of_an_answer_come_in_the_order_in_which_they_were_asked_for(
         rest = &rest[place..];
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fragment_of_a_mutation_may_be_used_by_another_operation_or_fragment() {
+    let server = TestServer::with(&["--slots", "0"]);
+    let fragment = |name: &str| {
+        format!(
+            "fragment {name} on Mutation {{ createWorkspace(input: {{ name: \"{name}\" }}) {{ workspace {{ name }} }} }}"
+        )
+    };
+    for (name, document) in [
+        ("F", format!("mutation A {{ ...F }} mutation B {{ ...F }} {}", fragment("F"))),
+        (
+            "G",
+            format!("mutation A {{ ...G }} mutation B {{ ...H }} fragment H on Mutation {{ ...G }} {}", fragment("G")),
+        ),
+        ("I", format!("mutation A {{ ... on Mutation {{ ...I }} }} {}", fragment("I"))),
+    ] {
+        let response = post(&server, &json!({ "query": document, "operationName": "A" })).await;
+        let expected = json!({ "data": { "createWorkspace": { "workspace": { "name": name } } } });
+        assert_eq!(response, expected, "{document}");
+    }
+    let unused = format!("mutation A {{ __typename }} {}", fragment("J"));
+    let response = post(&server, &json!({ "query": unused })).await;
+    assert_eq!(response["errors"][0]["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{response}");
+}
+
+async fn post(server: &TestServer, body: &Value) -> Value {
+    let response = server.http().post(server.url("/graphql")).json(body).send().await.expect("a response");
+    response.json().await.expect("JSON")
+}
