@@ -1,7 +1,9 @@
-//! Refused attempts to authenticate, by the address of the client: they are slowed down and logged.
+//! Refused attempts to authenticate, by the address of the client: they are logged, and the answers to some of them are held back.
 //!
-//! A right token is admitted before anything here is looked at, so clients that share an address with an attacker do not notice. What
-//! is kept is bounded: a number of addresses, beyond which all others share one entry, and a number of answers that wait.
+//! A right token is admitted before anything here is looked at, so clients that share an address with an attacker do not notice. Every token is
+//! compared, so this does not bound the rate of guesses: a client that sends more guesses in parallel than answers are held back is refused at once
+//! for each of the others, and loses the connection of each. What is kept is bounded: a number of addresses, beyond which all others share
+//! one entry, and a number of answers that wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ const BURST: f64 = 20.0;
 const PER_SECOND: f64 = 0.5;
 /// How long the refusals beyond that are held back.
 const DELAY: Duration = Duration::from_secs(1);
-/// How many refusals of one address, and of all, are held back at a time. Those beyond that are told to come back later.
+/// How many refusals of one address, and of all, are held back at a time. Those beyond that lose their connection at once.
 const DELAYED_PER_ADDRESS: u32 = 64;
 const DELAYED: u32 = 1_024;
 /// How many addresses are told apart.
@@ -45,7 +47,7 @@ pub(super) enum Pace {
     AtOnce,
     /// After a delay.
     Delayed(Delay),
-    /// With the advice to come back later.
+    /// At once, with the end of the connection: a response with the advice to come back later, or a WebSocket without a close frame.
     TooMany,
 }
 

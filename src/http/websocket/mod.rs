@@ -287,8 +287,9 @@ impl Connection {
         let caller = match self.authenticate(init.authorization.as_deref()) {
             Authentication::Passed(caller) => caller,
             refused => {
-                self.http.refuse(self.client, refused).await;
-                return Err(Over(Some((4403, "Forbidden"))));
+                // Beyond the refusals that are held back there is no close frame.
+                let is_answered = self.http.refuse(self.client, refused).await;
+                return Err(Over(is_answered.then_some((4403, "Forbidden"))));
             }
         };
         if self.place.is_none() {

@@ -270,6 +270,26 @@ async fn wrong_tokens_are_slowed_by_address_and_logged_and_right_ones_are_not() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_with_a_wrong_token_is_dropped_when_too_many_refusals_are_held_back() {
+    let server = guarded(&["--slots=0"]);
+    let guess = json!({ "type": "connection_init", "payload": { "Authorization": "Bearer a-guess" } });
+    let mut wires = Vec::new();
+    for _ in 0..200 {
+        wires.push(server.wire().await);
+    }
+    // All guesses are sent before the first delay is over.
+    join_all(wires.iter_mut().map(async |wire| wire.say(guess.clone()).await)).await;
+    let ends = join_all(wires.iter_mut().map(async |wire| within(wire.socket.next()).await)).await;
+    let (closed, dropped): (Vec<_>, Vec<_>) = ends.iter().partition(|it| matches!(it, Some(Ok(Message::Close(_)))));
+    for end in &closed {
+        let Some(Ok(Message::Close(Some(frame)))) = end else { panic!("a close without a code: {end:?}") };
+        assert_eq!(u16::from(frame.code), 4403);
+    }
+    assert!(closed.len() >= 84 && !dropped.is_empty(), "{} were told, {} were dropped", closed.len(), dropped.len());
+    assert!(dropped.iter().all(|it| matches!(it, None | Some(Err(_)))), "{dropped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_addresses_of_a_trusted_proxys_clients_are_told_apart() {
     let server = guarded(&["--slots=0", "--trusted-proxy=127.0.0.2,10.0.0.0/8"]);
     let guess = |client: String| {

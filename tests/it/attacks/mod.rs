@@ -30,6 +30,7 @@
 //! | One WebSocket message tries many tokens | `connections` |
 //! | A client without the token sends large messages, many small ones, endless fragments, large heads | `connections` |
 //! | A client guesses tokens, also with forwarded headers that it makes up | `connections` |
+//! | A client guesses tokens over 200 WebSockets at once | `connections` |
 //! | A peer holds many idle connections, half requests, WebSockets that it does not initialise | `connections` |
 //! | A client sends odd frames, messages and handshakes | `connections` |
 //! | A page of another site has an Origin, or uses a Host, that looks like one that is allowed | `origins` |
