@@ -1,7 +1,7 @@
 //! Which parts of a sensitive value are masked in logs, and which values are too weak to be masked well.
 
 /// Shorter parts, in bytes, are not masked: they occur in everything.
-const SHORTEST_MASKED: usize = 4;
+pub const SHORTEST_MASKED: usize = 4;
 /// Shorter values, in bytes, are likely to occur in unrelated text,
 const SHORTEST_TELLING: usize = 8;
 /// and so are shorter ones that are only letters or only digits.

@@ -33,7 +33,7 @@ pub use ids::{
 };
 pub use job::{Job, StatusChange, SupervisorIdentity};
 pub use log::{LogLine, LogLines};
-pub use masking::{masked_parts, weakness};
+pub use masking::{SHORTEST_MASKED, masked_parts, weakness};
 pub use names::{
     ActivityKind, ActivityLevel, CauseType, JobStatus, JobStopReason, JobType, LogStream, PluginType, ResourceStatus,
     SettingKind,

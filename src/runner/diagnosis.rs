@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
 
-use super::printed::{Level, Partial, Said};
+use super::printed::{Level, Partial, PrintedLine};
 use crate::model::{Failure, LogStream};
 
 /// How many bytes of a line are looked at for words.
@@ -94,7 +94,7 @@ impl Diagnosis {
             if clue.is_none_or(|(weight, ..)| weight <= best.weight) {
                 if !continued {
                     let separator = if best.text.ends_with(':') { " " } else { ": " };
-                    best.text = format!("{}{separator}{}", best.text, Said::of(line).text.trim());
+                    best.text = format!("{}{separator}{}", best.text, PrintedLine::of(line).text.trim());
                 }
                 return;
             }
@@ -132,7 +132,7 @@ impl Diagnosis {
 
 /// What a line says about a failure, if anything.
 fn clue(stream: LogStream, line: &str) -> Option<(Weight, Option<&str>, &str)> {
-    let said = Said::of(line);
+    let said = PrintedLine::of(line);
     let text = said.text.trim();
     let by_program = said.by.is_none();
     let weight = if text.is_empty() {

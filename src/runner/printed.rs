@@ -57,7 +57,7 @@ pub(super) enum Level {
 
 /// What a line says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Said<'a> {
+pub(super) struct PrintedLine<'a> {
     pub(super) level: Option<Level>,
     /// The plugin, or Meltano, by Meltano's log.
     pub(super) by: Option<&'a str>,
@@ -65,7 +65,7 @@ pub(super) struct Said<'a> {
     pub(super) text: &'a str,
 }
 
-impl<'a> Said<'a> {
+impl<'a> PrintedLine<'a> {
     pub(super) fn of(line: &'a str) -> Self {
         let text = without_time(line.trim());
         if text.len() < line.trim().len()
@@ -178,10 +178,10 @@ mod tests {
             "2026-11-24T04:51:48Z 04:51:48  ",
         ];
         for time in times {
-            assert_eq!(Said::of(&format!("{time}it is broken")).text, "it is broken", "{time:?}");
+            assert_eq!(PrintedLine::of(&format!("{time}it is broken")).text, "it is broken", "{time:?}");
         }
         for text in ["2026 rows", "12:30pm it was", "1 of 5 ERROR creating", "404: not found", "127.0.0.1: refused"] {
-            assert_eq!(Said::of(text).text, text);
+            assert_eq!(PrintedLine::of(text).text, text);
         }
     }
 
@@ -197,13 +197,13 @@ mod tests {
             "1 of 5 ERROR creating",
         ];
         for line in errors {
-            assert_eq!(Said::of(line).level, Some(Level::Error), "{line}");
+            assert_eq!(PrintedLine::of(line).level, Some(Level::Error), "{line}");
         }
         for line in ["INFO it", "[warning  ] it", "app | WARN | error rate", "info: no error"] {
-            assert_eq!(Said::of(line).level, Some(Level::Harmless), "{line}");
+            assert_eq!(PrintedLine::of(line).level, Some(Level::Harmless), "{line}");
         }
         for line in ["it has no error", "Done. PASS=0 ERROR=1", "an information", ""] {
-            assert_eq!(Said::of(line).level, None, "{line}");
+            assert_eq!(PrintedLine::of(line).level, None, "{line}");
         }
     }
 

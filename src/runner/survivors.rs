@@ -2,10 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::model::SHORTEST_MASKED;
 use crate::supervisor::protocol::{Survivor, Survivors};
-
-/// Shorter values are not masked either.
-const SHORTEST: usize = 4;
 
 /// The line that says that the grace is over.
 pub(super) fn killing(survivors: &Survivors, sensitive: &[Zeroizing<String>]) -> String {
@@ -42,8 +40,9 @@ fn named(Survivors { count, named }: &Survivors, sensitive: &[Zeroizing<String>]
 
 /// Whether a name shows a sensitive value, or a part of it: a process can call itself anything, and the kernel cuts its name.
 fn is_sensitive(name: &str, sensitive: &[Zeroizing<String>]) -> bool {
-    let shows = |value: &str| value.len() >= SHORTEST && (value.contains(name) || name.contains(value));
-    name.len() >= SHORTEST && sensitive.iter().any(|value| shows(value) || value.lines().any(|line| shows(line.trim())))
+    let shows = |value: &str| value.len() >= SHORTEST_MASKED && (value.contains(name) || name.contains(value));
+    name.len() >= SHORTEST_MASKED
+        && sensitive.iter().any(|value| shows(value) || value.lines().any(|line| shows(line.trim())))
 }
 
 #[cfg(test)]

@@ -109,13 +109,13 @@ pub enum SecretError {
 }
 
 /// An option that gives a secret.
-enum Place<'a> {
+enum SecretLocation<'a> {
     Variable(&'a OsString),
     File(&'static str, &'a Path),
     Descriptor(&'static str, RawFd),
 }
 
-impl Place<'_> {
+impl SecretLocation<'_> {
     /// How messages name the option.
     fn option(&self) -> String {
         match self {
@@ -142,13 +142,15 @@ impl Secrets {
         url: &mut Option<DatabaseUrl>,
     ) -> Result<Self, SecretError> {
         let SecretOptions { token_fd, token_file, database_url_fd, database_url_file } = options;
-        let variable = token.map(|it| (TOKEN, Place::Variable(it)));
-        let file = token_file.as_deref().map(|it| ("--token-file", Place::File("--token-file", it)));
-        let descriptor = token_fd.map(|it| ("--token-fd", Place::Descriptor("--token-fd", it)));
+        let variable = token.map(|it| (TOKEN, SecretLocation::Variable(it)));
+        let file = token_file.as_deref().map(|it| ("--token-file", SecretLocation::File("--token-file", it)));
+        let descriptor = token_fd.map(|it| ("--token-fd", SecretLocation::Descriptor("--token-fd", it)));
         let token = only("the token", [variable, file, descriptor])?;
-        let file =
-            database_url_file.as_deref().map(|it| ("--database-url-file", Place::File("--database-url-file", it)));
-        let descriptor = database_url_fd.map(|it| ("--database-url-fd", Place::Descriptor("--database-url-fd", it)));
+        let file = database_url_file
+            .as_deref()
+            .map(|it| ("--database-url-file", SecretLocation::File("--database-url-file", it)));
+        let descriptor =
+            database_url_fd.map(|it| ("--database-url-fd", SecretLocation::Descriptor("--database-url-fd", it)));
         let database_url = only("the address of the database", [file, descriptor])?;
         if let (Some(_), Some(place)) = (&url, &database_url) {
             let what = "the address of the database";
@@ -184,8 +186,8 @@ impl Secrets {
 /// The one option of these that was used.
 fn only<'a, const N: usize>(
     what: &'static str,
-    options: [Option<(&'static str, Place<'a>)>; N],
-) -> Result<Option<Place<'a>>, SecretError> {
+    options: [Option<(&'static str, SecretLocation<'a>)>; N],
+) -> Result<Option<SecretLocation<'a>>, SecretError> {
     let mut found = options.into_iter().flatten();
     match (found.next(), found.next()) {
         (Some((one, _)), Some((other, _))) => Err(SecretError::GivenTwice { what, one, other }),
@@ -202,7 +204,7 @@ fn source_of_database_url() -> Source {
     if std::env::args_os().any(is_it) { Source::Argument } else { Source::Variable }
 }
 
-impl Place<'_> {
+impl SecretLocation<'_> {
     /// Reads this many lines, and nothing must come after them.
     fn read(&self, count: usize) -> Result<(Vec<Zeroizing<String>>, Source), SecretError> {
         let (file, source) = match self {
