@@ -14,24 +14,29 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::processes;
 
-/// The children that the runtime waits for.
+/// The children that the runtime waits for. It is empty unless this process is process 1, which alone reaps orphans.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// A child that the runtime waits for, also after this is dropped.
+/// A child that the runtime waits for. Once this is dropped, its exit code is not needed, and [`reap_orphans`] may reap it too.
 #[derive(Debug)]
 pub struct OwnChild {
     child: Child,
-    pid: i32,
+    /// The process id in [`OWN`].
+    pid: Option<i32>,
 }
 
 impl OwnChild {
     /// Starts a child.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        // It may have ended before it is noted.
+        if !is_first_process() {
+            // Nothing reaps orphans, so children may start at the same time.
+            return Ok(Self { child: command.spawn()?, pid: None });
+        }
+        // The child may end before its process id is in the set.
         let mut own = own();
         let child = command.spawn()?;
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
-        own.insert(pid);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        own.extend(pid);
         Ok(Self { child, pid })
     }
 }
@@ -52,12 +57,18 @@ impl DerefMut for OwnChild {
 
 impl Drop for OwnChild {
     fn drop(&mut self) {
-        // Its exit code is nothing to anybody from now on.
-        own().remove(&self.pid);
+        if let Some(pid) = self.pid {
+            own().remove(&pid);
+        }
     }
 }
 
-/// Waits for orphans, for as long as this runs.
+/// Whether this process is the first of its container or machine, which becomes the parent of orphans.
+pub fn is_first_process() -> bool {
+    processes::own_pid() == 1
+}
+
+/// Waits for orphans, for as long as this runs. Only process 1 may do this: others do not note which children the runtime waits for.
 pub async fn reap_orphans() {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,

@@ -61,7 +61,7 @@ impl Server {
     pub async fn start(options: Options, access: Access) -> Result<Self, Failure> {
         // First, so that a signal from here on ends the server in its own way.
         let told = Told::new()?;
-        if processes::own_pid() == 1 {
+        if reaper::is_first_process() {
             tokio::spawn(reaper::reap_orphans());
         }
         let directory = Directory::open(&options.data_dir)?;

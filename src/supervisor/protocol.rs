@@ -85,6 +85,8 @@ impl Order {
 #[derive(Default)]
 pub struct Orders {
     received: Zeroizing<Vec<u8>>,
+    /// The header of the next order, with the number of its bytes: variables of up to megabytes arrive after it.
+    header: Option<(Header<Order>, usize)>,
 }
 
 impl Orders {
@@ -102,15 +104,22 @@ impl Orders {
 
     /// Takes the next order, if it has arrived whole.
     pub fn next(&mut self) -> io::Result<Option<Order>> {
-        let Some(line) = self.received.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let Header { mut order, environment, input } = serde_json::from_slice::<Header<Order>>(&self.received[..line])?;
-        let after_environment = line + 1 + environment;
-        let end = after_environment + input;
+        let (header, begin) = match self.header.take() {
+            Some(known) => known,
+            None => {
+                let Some(line) = self.received.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+                (serde_json::from_slice::<Header<Order>>(&self.received[..line])?, line + 1)
+            }
+        };
+        let after_environment = begin + header.environment;
+        let end = after_environment + header.input;
         let (Some(environment), Some(input)) =
-            (self.received.get(line + 1..after_environment), self.received.get(after_environment..end))
+            (self.received.get(begin..after_environment), self.received.get(after_environment..end))
         else {
+            self.header = Some((header, begin));
             return Ok(None);
         };
+        let mut order = header.order;
         if let Order::Start(command) = &mut order {
             command.environment = Variables::decode(environment);
             command.input = Variables::decode(input);
