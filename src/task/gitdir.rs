@@ -27,8 +27,8 @@ const LOGS: &str = "logs";
 const HEAD: &[u8] = b"ref: refs/heads/main\n";
 const CONFIG: &[u8] =
     b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n";
-/// Repositories that were damaged are kept beside the present one. `git status` does not show them.
-const EXCLUDE: &[u8] = b"/.git-damaged-*\n/.jobstream-unfinished\n";
+/// What `git status` does not show: damaged repositories, which are kept, and what an interrupted task leaves.
+const EXCLUDE: &[u8] = b"/.git-damaged-*\n/.git-jobstream-new\n/.jobstream-unfinished\n";
 /// Directories that a new repository has, for the server and for people.
 const DIRECTORIES: [&str; 6] = ["hooks", "info", "objects/info", "objects/pack", "refs/heads", "refs/tags"];
 /// Files that make git look for objects or references in another place.

@@ -131,6 +131,10 @@ impl Meltano {
         }
         installed
             .map_err(|why| Missing::Unavailable(format!("Meltano is needed, and could not be installed. {why}")))?;
+        // The environment that did not work is not needed any more. If it cannot be removed, the next installation tries again.
+        if let Err(error) = self.remove_leftovers() {
+            say(format_args!("A former environment of Meltano cannot be removed: {error}."));
+        }
         say("Meltano is installed.");
         Ok(())
     }
@@ -172,7 +176,7 @@ impl Meltano {
         }
     }
 
-    /// Removes what tries have left that were killed.
+    /// Removes every environment that is not the published one: those of killed installations, and one that did not work.
     fn remove_leftovers(&self) -> io::Result<()> {
         let published = fs::read_link(self.home.join("current")).ok();
         for entry in fs::read_dir(&self.home)? {
