@@ -20,7 +20,7 @@ pub struct Filling {
 /// What the two databases say differently.
 struct Dialect {
     /// The numbers from 1 on, as a query.
-    numbers: String,
+    places: String,
     /// A new id,
     id: &'static str,
     /// and the moment of a number.
@@ -36,12 +36,12 @@ impl Filling {
         let mut database = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
         let dialect = Dialect {
             numbers: format!(
-                "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {}) \
-                 SELECT number FROM numbers",
+                "WITH RECURSIVE places (place) AS (SELECT 1 UNION ALL SELECT place + 1 FROM places WHERE place < {}) \
+                 SELECT place FROM places",
                 self.jobs.max(self.workspaces)
             ),
             id: "randomblob(16)",
-            moment: "1735689600000000 + number * 1000",
+            moment: "1735689600000000 + place * 1000",
             position: ["", ""],
         };
         // Room for all of it: what is found by random ids is all over the file.
@@ -55,9 +55,9 @@ impl Filling {
     /// Fills a database that a server has made its tables in.
     pub fn fill_postgres(&self, database: &Database) {
         let dialect = Dialect {
-            numbers: format!("SELECT generate_series(1, {}) AS number", self.jobs.max(self.workspaces)),
+            numbers: format!("SELECT generate_series(1, {}) AS place", self.jobs.max(self.workspaces)),
             id: "gen_random_uuid()",
-            moment: "to_timestamp(1735689600 + number / 1000.0)",
+            moment: "to_timestamp(1735689600 + place / 1000.0)",
             position: [", position", ", latest_change"],
         };
         for statement in self.statements(&dialect) {
@@ -72,10 +72,10 @@ impl Filling {
         let Self { workspaces, jobs } = self;
         let Dialect { numbers, id, moment, position: [position, arrival] } = dialect;
         [
-            format!("CREATE TABLE numbers AS {numbers}"),
+            format!("CREATE TABLE filling AS {numbers}"),
             format!(
                 "INSERT INTO workspaces (id, created, last_modified, name, alias, status) \
-                 SELECT {id}, {moment}, {moment}, 'Workspace ' || number, '', 'READY' FROM numbers WHERE number <= {workspaces}"
+                 SELECT {id}, {moment}, {moment}, 'Workspace ' || place, '', 'READY' FROM filling WHERE place <= {workspaces}"
             ),
             format!(
                 "INSERT INTO pipelines (id, workspace, created, last_modified, name, status, definition) \
@@ -88,16 +88,17 @@ impl Filling {
             // The workspaces have queued them in turns.
             format!(
                 "INSERT INTO jobs (id, workspace, pipeline, definition, type, created, max_attempts, status, attempt, ready, \
-                 latest_change, changed_at) \
+                 latest_change, changed_at, number) \
                  SELECT {id}, workspace, id, definition, 'PIPELINE_VERIFY', {moment}, 1, 'QUEUED', 1, {moment}, \
-                 row_number() OVER (ORDER BY number), {moment} FROM pipelines CROSS JOIN numbers WHERE number <= {jobs}"
+                 row_number() OVER (ORDER BY place), {moment}, row_number() OVER (ORDER BY place) FROM pipelines \
+                 CROSS JOIN filling WHERE place <= {jobs}"
             ),
             format!(
                 "INSERT INTO changes (workspace, pipeline, job, status, attempt, at, deleted{position}) \
                  SELECT workspace, pipeline, id, status, attempt, created, FALSE{arrival} FROM jobs ORDER BY latest_change"
             ),
-            format!("INSERT INTO queues (workspace, turn) SELECT id, {moment} FROM workspaces JOIN numbers ON number = 1"),
-            "DROP TABLE numbers".to_owned(),
+            format!("INSERT INTO queues (workspace, turn) SELECT id, {moment} FROM workspaces JOIN filling ON place = 1"),
+            "DROP TABLE filling".to_owned(),
         ]
     }
 }

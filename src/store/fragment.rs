@@ -1,5 +1,6 @@
 //! Pieces of queries that Diesel does not have.
 
+use diesel::Column;
 use diesel::backend::Backend;
 use diesel::expression::{AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate};
 use diesel::pg::Pg;
@@ -8,6 +9,8 @@ use diesel::query_dsl::RunQueryDsl;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Bool, Nullable};
 use diesel::sqlite::Sqlite;
+
+use super::schema::jobs;
 
 /// A condition that holds for every row where there is none. Unlike a boxed query it keeps the database out of the type.
 #[derive(Debug, Clone)]
@@ -67,8 +70,8 @@ impl<DB: Backend> QueryFragment<DB> for AsIndexed {
     }
 }
 
-/// The number of a row, by which lists are in the order of creation: a column that only the
-/// database writes. It is not among the columns of `schema`, because no type of the model has it.
+/// The number of a row, by which lists are in the order of creation. It is not among the columns of
+/// `schema`, because no type of the model has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Number(pub(super) &'static str);
 
@@ -92,6 +95,20 @@ impl<DB: Backend> QueryFragment<DB> for Number {
         out.push_sql(self.0);
         Ok(())
     }
+}
+
+/// The same of a new job, as a column to insert.
+#[derive(Debug, Clone, Copy, QueryId)]
+pub(super) struct NumberOfJob;
+
+impl Expression for NumberOfJob {
+    type SqlType = BigInt;
+}
+
+impl Column for NumberOfJob {
+    type Table = jobs::table;
+
+    const NAME: &'static str = "number";
 }
 
 impl<E> Expression for Maybe<E> {

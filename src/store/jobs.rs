@@ -7,9 +7,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 
 use super::conn::{Conn, Database};
-use super::fragment::{ACTIVE, ACTIVE_RUN, Kept, Number, as_indexed, either, maybe};
+use super::fragment::{ACTIVE, ACTIVE_RUN, Kept, Number, NumberOfJob, as_indexed, either, maybe};
 use super::pages::{Numbered, Page, PageRequest, Part, within};
-use super::schema::jobs;
+use super::schema::{jobs, numbers};
 use crate::error::Error;
 use crate::model::{Job, JobId, JobStatus, JobType, PipelineId, Timestamp, WorkspaceId};
 
@@ -44,9 +44,16 @@ macro_rules! wanted {
 }
 
 impl Conn {
-    /// Stores a new job.
+    /// Stores a new job. PostgreSQL gives it a number itself. For SQLite the number is taken first: a
+    /// trigger would have to write the row, and its place in every index, a second time.
     pub async fn insert_job(&mut self, job: &Job) -> Result<(), Error> {
-        self.run(diesel::insert_into(jobs::table).values(job)).await?;
+        if self.is_shared() {
+            self.run(diesel::insert_into(jobs::table).values(job)).await?;
+        } else {
+            let next = diesel::update(numbers::table).set(numbers::last.eq(numbers::last + 1_i64));
+            let number: i64 = self.one(next.returning(numbers::last)).await?;
+            self.run(diesel::insert_into(jobs::table).values((job, NumberOfJob.eq(number)))).await?;
+        }
         Ok(())
     }
 
@@ -185,7 +192,8 @@ impl Conn {
             .filter(as_indexed(ACTIVE))
             .filter(jobs::status.eq(JobStatus::Queued))
             .filter(jobs::deleted.is_null());
-        self.optional(waiting.select(jobs::all_columns).order((NUMBER, jobs::id)).limit(1)).await
+        // Its latest change is that it was queued. By numbers, SQLite would look at every job of the workspace.
+        self.optional(waiting.select(jobs::all_columns).order(jobs::latest_change).limit(1)).await
     }
 
     /// Marks the jobs of a workspace or pipeline that are final as deleted.

@@ -28,6 +28,13 @@ diesel::table! {
     }
 }
 
+// SQLite only, with one row: the latest number that a row got.
+diesel::table! {
+    numbers (last) {
+        last -> BigInt,
+    }
+}
+
 diesel::table! {
     use diesel::sql_types::*;
     use crate::store::types::{Instant, Uid};

@@ -25,7 +25,6 @@ DROP TRIGGER workspaces_number;
 ALTER TABLE workspaces DROP COLUMN number;
 DROP TRIGGER pipelines_number;
 ALTER TABLE pipelines DROP COLUMN number;
-DROP TRIGGER jobs_number;
 ALTER TABLE jobs DROP COLUMN number;
 DROP TRIGGER data_components_number;
 ALTER TABLE data_components DROP COLUMN number;
