@@ -1,7 +1,8 @@
 //! What has which name: names that differ only in case are the same.
 //!
 //! The key of a name is stored beside it, and unique among what is not deleted. Where an earlier version let two things have names with the
-//! same key, that of the later one has its id behind it.
+//! same key, that of the later one has its id behind it. A name is looked up in one range of keys, because SQLite reads the whole index for
+//! two of them; a key in the range may still be another, of a name of an earlier version with a control character.
 
 use diesel::prelude::*;
 
@@ -18,8 +19,12 @@ impl Conn {
     pub async fn workspace_named(&mut self, name: &str, except: Option<WorkspaceId>) -> Result<Option<String>, Error> {
         let key = naming::key(name);
         let (from, to) = naming::disambiguated_range(&key);
-        let same = workspaces::name_key.eq(key).or(workspaces::name_key.ge(from).and(workspaces::name_key.lt(to)));
-        let found = workspaces::table.filter(workspaces::deleted.is_null()).filter(same.assume_not_null());
+        let in_range = workspaces::name_key.ge(key.clone()).and(workspaces::name_key.lt(to));
+        let same = workspaces::name_key.eq(key).or(workspaces::name_key.ge(from));
+        let found = workspaces::table
+            .filter(workspaces::deleted.is_null())
+            .filter(in_range.assume_not_null())
+            .filter(same.assume_not_null());
         let rows: Vec<(WorkspaceId, String)> = self.all(found.select((workspaces::id, workspaces::name))).await?;
         Ok(rows.into_iter().find(|(id, _)| Some(*id) != except).map(|(_, name)| name))
     }
@@ -33,10 +38,12 @@ impl Conn {
     ) -> Result<Vec<(PipelineId, String)>, Error> {
         let key = naming::key(name);
         let (from, to) = naming::disambiguated_range(&key);
-        let same = pipelines::name_key.eq(key).or(pipelines::name_key.ge(from).and(pipelines::name_key.lt(to)));
+        let in_range = pipelines::name_key.ge(key.clone()).and(pipelines::name_key.lt(to));
+        let same = pipelines::name_key.eq(key).or(pipelines::name_key.ge(from));
         let found = pipelines::table
             .filter(pipelines::workspace.eq(workspace))
             .filter(pipelines::deleted.is_null())
+            .filter(in_range.assume_not_null())
             .filter(same.assume_not_null());
         self.all(found.order(pipelines::name_key).select((pipelines::id, pipelines::name))).await
     }
