@@ -49,7 +49,9 @@ impl Jobs {
         let cipher = self.cipher.clone();
         self.commit(move |unit| {
             async move {
-                unit.note_key(&cipher).await?;
+                if unit.conn.encryption_key().await?.is_none() {
+                    unit.conn.insert_encryption_key(cipher.fingerprint()).await?;
+                }
                 let noted = unit.conn.encryption_key().await?;
                 Ok(noted.as_deref() == Some(cipher.fingerprint()))
             }
@@ -131,11 +133,15 @@ impl Unit<'_> {
         Ok(warnings)
     }
 
-    /// From now on the database needs this key.
+    /// From now on the database needs this key. It must not need another: a server that hung while the
+    /// key was replaced would store what nobody can open.
     pub(super) async fn note_key(&mut self, cipher: &Cipher) -> Result<(), Error> {
         match self.conn.encryption_key().await? {
             None => self.conn.insert_encryption_key(cipher.fingerprint()).await,
-            Some(_) => Ok(()),
+            Some(noted) if noted == cipher.fingerprint() => Ok(()),
+            Some(_) => {
+                Err(Error::internal("failed to seal: the key was replaced; restart the server with the new key"))
+            }
         }
     }
 }
