@@ -158,6 +158,14 @@ impl Conn {
         Ok(())
     }
 
+    /// Whether an embedded database has free pages to give back.
+    pub(super) fn can_shrink(&mut self) -> Result<bool, Error> {
+        match &mut self.database {
+            Database::Sqlite(conn, _) => sqlite::can_shrink(conn),
+            Database::Postgres(..) => Ok(false),
+        }
+    }
+
     /// Gives some free pages of an embedded database back to the file system. Answers how many, and whether there are more.
     pub(super) fn shrink(&mut self) -> Result<(i64, bool), Error> {
         match &mut self.database {

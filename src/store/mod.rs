@@ -256,6 +256,10 @@ impl Store {
     /// were given back. PostgreSQL sees to this itself.
     pub async fn shrink(&self) -> Result<i64, Error> {
         let Backend::Sqlite(sqlite) = &self.backend else { return Ok(0) };
+        // A write makes every kept response obsolete, also one that changes nothing.
+        if !self.read(|conn| Box::pin(async { conn.can_shrink() })).await? {
+            return Ok(0);
+        }
         let mut total = 0;
         loop {
             let (pages, has_more) = self.write(|conn| Box::pin(async { conn.shrink() })).await?;

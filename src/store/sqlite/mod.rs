@@ -20,7 +20,7 @@ use crate::metrics::{DatabaseUsage, Metrics};
 
 pub use open::Synchronous;
 pub(super) use survey::survey;
-pub(super) use vacuum::shrink;
+pub(super) use vacuum::{can_shrink, shrink};
 
 /// An open database. Clones share it.
 #[derive(Debug, Clone)]

@@ -63,6 +63,11 @@ fn vacuum(sqlite: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     Ok(vacuumed?)
 }
 
+/// Whether there are free pages to give back: none without a conversion.
+pub(in crate::store) fn can_shrink(sqlite: &mut SqliteConnection) -> Result<bool, Error> {
+    Ok(pragma(sqlite, "freelist_count")? > KEPT && pragma(sqlite, "auto_vacuum")? != 0)
+}
+
 /// Gives some free pages back, within a transaction. Answers how many, and whether there are more.
 pub(in crate::store) fn shrink(sqlite: &mut SqliteConnection) -> Result<(i64, bool), Error> {
     let before = pragma(sqlite, "freelist_count")?;
