@@ -23,11 +23,14 @@ pub struct SqliteSurvey {
 /// What a database tells of the clock that its instants are from.
 #[derive(Debug, Default)]
 pub struct ClockSurvey {
-    /// How many jobs were created later than now.
+    /// How many of the latest jobs were created later than now.
     pub jobs_ahead: i64,
     /// The jumps that servers have noted, the latest first, each with the server.
     pub jumps: Vec<(Jump, String)>,
 }
+
+/// How many of the latest jobs are looked at: no index tells when jobs were created.
+pub(super) const LATEST_JOBS: i64 = 10_000;
 
 /// What a PostgreSQL database is like.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::model::Timestamp;
 use crate::store::clock::Jump;
 use crate::store::migrations::{NOTED, Standing};
-use crate::store::survey::{ClockSurvey, Colleague, PostgresSurvey};
+use crate::store::survey::{ClockSurvey, Colleague, LATEST_JOBS, PostgresSurvey};
 
 const TABLES: &str = "'workspaces', 'queues', 'pipelines', 'definitions', 'triggers', 'data_components', 'encryption_keys', 'invitations', \
     'nodes', 'jobs', 'changes', 'log_chunks', 'webhooks', 'deliveries', 'clock_jumps', '__diesel_schema_migrations'";
@@ -108,8 +108,9 @@ async fn key(client: &Client) -> Result<Option<String>, Error> {
 
 /// What it tells of its clock. An old schema has no place for all of that.
 async fn clock(client: &Client) -> ClockSurvey {
-    let ahead = "SELECT count(*) FROM jobs WHERE created > clock_timestamp() + interval '5 s'";
-    let ahead = ask(client, ahead).await.unwrap_or_default();
+    let latest = format!("SELECT created FROM jobs ORDER BY number DESC, id DESC LIMIT {LATEST_JOBS}");
+    let ahead = format!("SELECT count(*) FROM ({latest}) latest WHERE created > clock_timestamp() + interval '5 s'");
+    let ahead = ask(client, &ahead).await.unwrap_or_default();
     let micros = |column: &str| format!("(extract(epoch FROM {column}) * 1000000)::BIGINT");
     let jumps = format!("SELECT {}, {}, node FROM clock_jumps ORDER BY id DESC", micros("expected"), micros("shown"));
     let jumps = rows(client, &jumps).await.unwrap_or_default().into_iter().filter_map(|row| {

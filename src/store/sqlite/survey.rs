@@ -12,9 +12,10 @@ use super::open::MIGRATIONS;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::store::clock::Jump;
+use crate::store::jobs::NUMBER;
 use crate::store::migrations::{NOTED, Standing};
 use crate::store::schema::{clock_jumps, encryption_keys, jobs};
-use crate::store::survey::{ClockSurvey, SqliteSurvey};
+use crate::store::survey::{ClockSurvey, LATEST_JOBS, SqliteSurvey};
 
 /// What was created just now is not ahead.
 const SLACK: Duration = Duration::from_secs(5);
@@ -48,7 +49,10 @@ pub(in crate::store) fn survey(path: &Path) -> Result<SqliteSurvey, Error> {
 /// What it tells of its clock. An old schema has no place for all of that, a new one may have
 /// another.
 fn clock(conn: &mut SqliteConnection) -> ClockSurvey {
-    let ahead = jobs::table.filter(jobs::created.gt(Timestamp::now() + SLACK));
+    let latest = jobs::table.order((NUMBER.desc(), jobs::id.desc())).select(jobs::created).limit(LATEST_JOBS);
+    let latest: Vec<Timestamp> = latest.load(conn).unwrap_or_default();
+    let now = Timestamp::now();
+    let ahead = latest.into_iter().filter(|created| *created > now + SLACK).count();
     let jumps = clock_jumps::table.order(clock_jumps::id.desc()).select((
         clock_jumps::expected,
         clock_jumps::shown,
@@ -56,7 +60,7 @@ fn clock(conn: &mut SqliteConnection) -> ClockSurvey {
     ));
     let jumps: Vec<(Timestamp, Timestamp, String)> = jumps.load(conn).unwrap_or_default();
     ClockSurvey {
-        jobs_ahead: ahead.count().get_result(conn).unwrap_or_default(),
+        jobs_ahead: i64::try_from(ahead).unwrap_or(i64::MAX),
         jumps: jumps.into_iter().map(|(expected, shown, node)| (Jump { expected, shown }, node)).collect(),
     }
 }
