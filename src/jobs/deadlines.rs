@@ -61,12 +61,12 @@ impl Jobs {
         occasion: Occasion,
     ) -> Result<(usize, usize), Error> {
         let waits = delivery_waits.to_vec();
-        let shortest = waits.iter().min().copied().unwrap_or_default();
         // Mostly there is nothing to do, which is seen without a write.
+        let expected = waits.clone();
         let found = self.store.read(move |conn| {
             async move {
                 let now = conn.now().await?;
-                conn.has_deliveries_or_nodes_ahead(now, now + shortest).await
+                conn.has_deliveries_or_nodes_ahead(now, &expected).await
             }
             .boxed()
         });

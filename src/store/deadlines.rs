@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use diesel::dsl::exists;
+use diesel::dsl::max;
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
 
 use super::clock::Jump;
 use super::conn::Conn;
+use super::fragment::{READY_FOR_REPOSITORY, READY_TO_RUN, as_indexed};
 use super::schema::{clock_jumps, deliveries, jobs, nodes, queues};
 use crate::error::Error;
 use crate::model::{Node, Timestamp, WorkspaceId};
@@ -29,7 +29,8 @@ impl Conn {
             .filter(jobs::ready.gt(now))
             .filter(jobs::not_before.is_null().or(jobs::ready.gt(now + longest_backoff).assume_not_null()))
             .select(jobs::workspace)
-            .distinct()
+            // Not distinct ones: SQLite would look at every job for them.
+            .order(jobs::ready)
             .limit(at_most);
         let served = queues::table.filter(queues::served.gt(now)).select(queues::workspace).limit(at_most);
         let mut found: BTreeSet<WorkspaceId> = self.all(of_jobs).await?.into_iter().collect();
@@ -46,12 +47,15 @@ impl Conn {
         now: Timestamp,
         longest_backoff: Duration,
     ) -> Result<(), Error> {
-        let of_it = || jobs::table.filter(jobs::workspace.eq(workspace));
-        let waits_for_nothing = of_it().filter(jobs::ready.gt(now)).filter(jobs::not_before.is_null());
-        self.run(diesel::update(waits_for_nothing).set(jobs::ready.eq(now))).await?;
-        let waits_too_long = of_it().filter(jobs::ready.gt(now + longest_backoff));
-        let change = (jobs::ready.eq(now), jobs::not_before.eq(now));
-        self.run(diesel::update(waits_too_long).set(change)).await?;
+        // Without the condition of a lane, SQLite would look at every job of the workspace.
+        for lane in [READY_FOR_REPOSITORY, READY_TO_RUN] {
+            let in_lane = || jobs::table.filter(jobs::workspace.eq(workspace)).filter(as_indexed(lane));
+            let waits_for_nothing = in_lane().filter(jobs::ready.gt(now)).filter(jobs::not_before.is_null());
+            self.run(diesel::update(waits_for_nothing).set(jobs::ready.eq(now))).await?;
+            let waits_too_long = in_lane().filter(jobs::ready.gt(now + longest_backoff));
+            let change = (jobs::ready.eq(now), jobs::not_before.eq(now));
+            self.run(diesel::update(waits_too_long).set(change)).await?;
+        }
         Ok(())
     }
 
@@ -62,26 +66,49 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether a delivery may wait too long, being tried later than this, or a node says something
-    /// of itself that lies too far ahead.
-    pub async fn has_deliveries_or_nodes_ahead(&mut self, now: Timestamp, delivery: Timestamp) -> Result<bool, Error> {
-        let later = deliveries::table.filter(deliveries::not_before.gt(delivery));
+    /// Whether a delivery waits longer than after so many tries, or a node says something of itself
+    /// that lies too far ahead.
+    pub async fn has_deliveries_or_nodes_ahead(
+        &mut self,
+        now: Timestamp,
+        longest_waits: &[Duration],
+    ) -> Result<bool, Error> {
         let is_ahead = |node: &Node| node.started > now || node.has_lease_beyond(now + node.lease_length());
-        Ok(self.one(diesel::select(exists(later))).await? || self.nodes().await?.iter().any(is_ahead))
+        Ok(!self.late_deliveries(now, longest_waits).await?.is_empty() || self.nodes().await?.iter().any(is_ahead))
+    }
+
+    /// After how many tries deliveries wait too long, or are of an instant later than now, each with
+    /// the longest wait after so many.
+    async fn late_deliveries(
+        &mut self,
+        now: Timestamp,
+        longest_waits: &[Duration],
+    ) -> Result<Vec<(i32, Duration)>, Error> {
+        let Some(shortest) = longest_waits.iter().min() else { return Ok(Vec::new()) };
+        let waiting = deliveries::table
+            .filter(deliveries::not_before.gt(now + *shortest))
+            .group_by(deliveries::attempt)
+            .select((deliveries::attempt, max(deliveries::not_before), max(deliveries::created)));
+        let rows: Vec<(i32, Option<Timestamp>, Option<Timestamp>)> = self.all(waiting).await?;
+        let late = rows.into_iter().filter_map(|(tries, not_before, created)| {
+            let after_so_many = usize::try_from(tries).ok().and_then(|it| longest_waits.get(it));
+            let wait = *after_so_many.or(longest_waits.last())?;
+            (not_before > Some(now + wait) || created > Some(now)).then_some((tries, wait))
+        });
+        Ok(late.collect())
     }
 
     /// Lets no delivery wait longer than after so many tries: the last of these times is that after
     /// more tries. Answers how many did.
     pub async fn bring_deliveries_back(&mut self, now: Timestamp, longest_waits: &[Duration]) -> Result<usize, Error> {
+        let late = self.late_deliveries(now, longest_waits).await?;
         let later = deliveries::table.filter(deliveries::created.gt(now));
         self.run(diesel::update(later).set(deliveries::created.eq(now))).await?;
         let mut brought_back = 0;
-        for (tries, wait) in (0..).zip(longest_waits) {
-            let is_last = usize::try_from(tries).is_ok_and(|it: usize| it + 1 == longest_waits.len());
-            let of_these =
-                deliveries::attempt.eq(tries).or(deliveries::attempt.gt(tries).and(is_last.into_sql::<Bool>()));
-            let late = deliveries::table.filter(of_these).filter(deliveries::not_before.gt(now + *wait));
-            brought_back += self.run(diesel::update(late).set(deliveries::not_before.eq(now + *wait))).await?;
+        for (tries, wait) in late {
+            let late =
+                deliveries::table.filter(deliveries::attempt.eq(tries)).filter(deliveries::not_before.gt(now + wait));
+            brought_back += self.run(diesel::update(late).set(deliveries::not_before.eq(now + wait))).await?;
         }
         Ok(brought_back)
     }
