@@ -2,16 +2,21 @@
 //! replaces a directory by a link between two operations: every operation resolves its path from the descriptor of the
 //! directory, with `openat2` and `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, and acts relative to the descriptor of the parent.
 
+mod removal;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+
+pub use removal::remove_tree;
 
 /// Name of a file until its content is complete.
 const UNFINISHED: &str = ".jobstream-unfinished";
@@ -129,14 +134,18 @@ impl ConfinedDirectory {
 
     /// Creates a directory and its parents, where they do not exist.
     pub fn make_directories(&self, path: &Path) -> io::Result<Self> {
+        self.make_directories_and(path, Flush::Now)
+    }
+
+    fn make_directories_and(&self, path: &Path, flush: Flush) -> io::Result<Self> {
         let mut directory = self.0.try_clone()?;
         for component in path.components() {
             let Component::Normal(name) = component else { return Err(outside(path)) };
             let next = match open_component(&directory, name) {
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(&directory, name, Mode::RWXU) {
-                        Ok(()) => rustix::fs::fsync(&directory)?,
-                        Err(Errno::EXIST) => {}
+                        Ok(()) if flush == Flush::Now => rustix::fs::fsync(&directory)?,
+                        Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(error.into()),
                     }
                     open_component(&directory, name)
@@ -153,7 +162,7 @@ impl ConfinedDirectory {
 
     /// Writes a file, and the directories it is in. The file has the old content or the new one, never a part of it.
     pub fn write(&self, path: &Path, content: &[u8], mode: Option<Mode>, flush: Flush) -> io::Result<()> {
-        let (parent, name) = self.made_parent(path)?;
+        let (parent, name) = self.made_parent(path, flush)?;
         let mut file = create_unfinished(&parent)?;
         file.write_all(content)?;
         if let Some(mode) = mode {
@@ -171,7 +180,7 @@ impl ConfinedDirectory {
 
     /// Creates a symbolic link, in place of a file or link of that name.
     pub fn write_link(&self, path: &Path, target: &[u8]) -> io::Result<()> {
-        let (parent, name) = self.made_parent(path)?;
+        let (parent, name) = self.made_parent(path, Flush::Now)?;
         remove_from(&parent, OsStr::new(UNFINISHED))?;
         rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, UNFINISHED)?;
         Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
@@ -179,13 +188,13 @@ impl ConfinedDirectory {
 
     /// Creates a file that must not exist, as git creates its locks.
     pub fn create_new(&self, path: &Path) -> io::Result<File> {
-        let (parent, name) = self.made_parent(path)?;
+        let (parent, name) = self.made_parent(path, Flush::Now)?;
         Ok(create(&parent, name)?)
     }
 
     /// Appends to a file, which is created if it does not exist. Anything but a regular file in its place is an error.
     pub fn append(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let (parent, name) = self.made_parent(path)?;
+        let (parent, name) = self.made_parent(path, Flush::Now)?;
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&parent, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, FILE_MODE)?;
         if metadata(&rustix::fs::fstat(&file)?).kind != Kind::File {
@@ -198,7 +207,7 @@ impl ConfinedDirectory {
 
     /// Moves a file of this directory's file system, or copies it, to this place.
     pub fn take(&self, from: &Path, path: &Path) -> io::Result<()> {
-        let (parent, name) = self.made_parent(path)?;
+        let (parent, name) = self.made_parent(path, Flush::Now)?;
         File::open(from)?.sync_all()?;
         match rustix::fs::renameat(rustix::fs::CWD, from, &parent, name) {
             Err(Errno::XDEV) => {}
@@ -221,7 +230,7 @@ impl ConfinedDirectory {
 
     /// Gives a file or a directory another path.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let ((from, name), (to, new)) = (self.parent(from)?, self.made_parent(to)?);
+        let ((from, name), (to, new)) = (self.parent(from)?, self.made_parent(to, Flush::Now)?);
         rustix::fs::renameat(&from, name, &to, new)?;
         rustix::fs::fsync(&from)?;
         Ok(rustix::fs::fsync(&to)?)
@@ -243,15 +252,6 @@ impl ConfinedDirectory {
         self.flush()
     }
 
-    /// Lets the owner read, change and remove everything in a directory below this one, and answers its entries.
-    pub fn unlock(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
-        // A directory that cannot be read can be opened in this way only, and its mode be changed through its descriptor only.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = self.resolve(path, flags)?;
-        rustix::fs::chmod(format!("/proc/self/fd/{}", directory.as_raw_fd()), Mode::RWXU)?;
-        self.entries(path)
-    }
-
     /// Flushes the entries of this directory.
     pub fn flush(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.0)?)
@@ -268,9 +268,9 @@ impl ConfinedDirectory {
         Ok((parent, name))
     }
 
-    fn made_parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+    fn made_parent<'a>(&self, path: &'a Path, flush: Flush) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = last(path)?;
-        let Self(parent) = self.make_directories(path.parent().unwrap_or(Path::new("")))?;
+        let Self(parent) = self.make_directories_and(path.parent().unwrap_or(Path::new("")), flush)?;
         Ok((parent, name))
     }
 
@@ -304,11 +304,22 @@ impl ConfinedDirectory {
 
 /// Creates a directory of the server's own, for temporary files of a task.
 pub fn fresh_directory(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     fs::create_dir(path)
+}
+
+/// Opens a file to lock it, and creates it if it does not exist. What a job has planted in its place is removed: a FIFO would
+/// be waited for.
+pub fn lock_file(path: &Path) -> io::Result<File> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.is_file() => remove_tree(path)?,
+        _ => {}
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    File::options().create(true).append(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 fn last(path: &Path) -> io::Result<&OsStr> {

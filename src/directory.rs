@@ -2,19 +2,22 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::confined::{ConfinedDirectory, Kind};
+use rustix::fs::OFlags;
+
+use crate::confined::remove_tree;
 use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
 
 /// How long a directory may still be held that belongs to nobody: what a server was starting when it was killed has it until it is another
 /// program.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
@@ -51,7 +54,9 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let unusable = |error| DirectoryError::Unusable(path.to_owned(), error);
         let path = make_whole(path).map_err(unusable)?;
-        let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(unusable)?;
+        // What a job has planted there is an error; a FIFO is not waited for.
+        let lock = File::options().create(true).append(true).custom_flags(NO_LINK).open(path.join("lock"));
+        let lock = lock.map_err(unusable)?;
         lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
         let mut left = PATIENCE;
         loop {
@@ -225,6 +230,13 @@ impl Directory {
         fs::read_dir(self.path.join("tmp"))?.map(|entry| entry.map(|entry| entry.path())).collect()
     }
 
+    /// Gives a temporary directory that is to be removed a name that no attempt uses.
+    pub fn discard_temporary(&self, path: &Path) -> io::Result<PathBuf> {
+        let discarded = self.path.join("tmp").join(format!("removing-{}", HomeId::random()));
+        fs::rename(path, &discarded)?;
+        Ok(discarded)
+    }
+
     /// Where the workspaces' repositories are.
     pub fn repositories(&self) -> PathBuf {
         self.path.join("repositories")
@@ -259,30 +271,6 @@ pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
 /// Where the temporary files of an attempt are, of a server that has this directory.
 pub fn temporary(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
     directory.join("tmp").join(format!("{job}.{attempt}"))
-}
-
-/// Removes a directory with all that jobs have put there, also below directories that they made read-only; or a file.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_directories(path)?;
-            fs::remove_dir_all(path)
-        }
-        removed => removed,
-    }
-}
-
-fn open_directories(path: &Path) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let parent = ConfinedDirectory::open(parent)?;
-    let mut found = vec![PathBuf::from(name)];
-    while let Some(directory) = found.pop() {
-        let entries = parent.unlock(&directory)?;
-        let directories = entries.into_iter().filter(|(_, kind)| *kind == Kind::Directory);
-        found.extend(directories.map(|(name, _)| directory.join(name)));
-    }
-    Ok(())
 }
 
 /// Makes a directory if need be, for this user only.

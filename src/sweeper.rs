@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use crate::directory::{Directory, remove_tree};
+use crate::confined::remove_tree;
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::events::Events;
 use crate::metrics::Metrics;

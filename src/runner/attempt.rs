@@ -14,9 +14,10 @@ use super::Runner;
 use super::command::{self, NoCommand, Start};
 use super::holder::Holder;
 use super::output::{Output, Outside, until_stored};
-use super::rescue::{end_what_is_left, remove_temporary};
+use super::rescue::{end_what_is_left, remove_all};
 use super::spool::Spool;
 use super::survivors;
+use crate::confined::remove_tree;
 use crate::error::Error;
 use crate::jobs::{self, Claimed, Ending};
 use crate::model::{Failure, Job, JobType, LogLines, LogStream};
@@ -57,7 +58,7 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
         Ok(start) => match attempt(runner, holder, &claimed, start).await {
             Ok(ended) => ended,
             Err(Error::Stale) => {
-                remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
+                remove_all(vec![runner.directory.temporary(held.id, held.attempt)]).await;
                 return tracing::warn!(job = %held.id, "the job is held by another server by now");
             }
             Err(error) => {
@@ -73,8 +74,9 @@ pub(super) async fn run(runner: &Runner, holder: &mut Holder, claimed: Claimed) 
         Err(NoCommand { reason, short }) => not_started(runner, held, &reason, short),
     };
     let Ended { ending, lines, failure } = ended;
-    let ending = with_outcome(runner, held, ending, is_rebuild).await;
-    remove_temporary(runner.directory.temporary(held.id, held.attempt)).await;
+    let ending = with_outcome(runner, held, ending, is_rebuild);
+    let directory = &runner.directory;
+    remove_all(vec![directory.task(held.id), directory.temporary(held.id, held.attempt)]).await;
     let end = || runner.jobs.end(held, claimed.since, ending.clone(), lines.clone(), failure.clone());
     match until_stored("a job's end", held, end).await {
         Ok(job) => tracing::debug!(job = %job.id, status = %job.status, "the attempt has ended"),
@@ -257,16 +259,15 @@ fn mark(marker: &std::path::Path) -> io::Result<()> {
 
 /// Adds what a system task has left behind to its ending. Jobs of the same user can write there: what a run leaves is not its
 /// commit, and a task that had the definitions is not done again for them.
-async fn with_outcome(runner: &Runner, held: &Job, ending: Ending, is_rebuild: bool) -> Ending {
+fn with_outcome(runner: &Runner, held: &Job, ending: Ending, is_rebuild: bool) -> Ending {
     let outcome = task::outcome(&runner.directory.tasks(), &held.id.to_string());
-    let _ = tokio::fs::remove_dir_all(runner.directory.task(held.id)).await; // a plain script has none
-    let outcome = outcome.unwrap_or_default();
+    let outcome = outcome.unwrap_or_default(); // a plain script has none
     let marker = runner.directory.rebuild_marker(held.workspace);
+    if is_rebuild && matches!(ending, Ending::Exited { code: 0, .. }) {
+        let _ = remove_tree(&marker); // else the next job rebuilds it again
+    }
     match ending {
         Ending::Exited { code: 0, .. } => {
-            if is_rebuild {
-                let _ = std::fs::remove_file(marker);
-            }
             let commit_id = outcome.commit_id.filter(|_| held.type_ != JobType::PipelineRun);
             Ending::Exited { code: 0, commit_id }
         }

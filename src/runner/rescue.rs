@@ -7,7 +7,7 @@
 //! pipeline starts, and what changes the repository waits if it does. Everything else goes on.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use super::Runner;
 use super::output::until_stored;
 use super::spool::Spool;
+use crate::confined::remove_tree;
 use crate::directory;
 use crate::error::Error;
 use crate::jobs::{Ending, Holder};
@@ -74,15 +75,26 @@ impl Rescues {
         let waits: HashSet<_> = self.under_way.iter().map(|(job, attempt)| directory.spool(*job, *attempt)).collect();
         let spools = directory.spools().map_err(Error::internal)?;
         for [path, unstored] in spools.into_iter().filter(|spool| !waits.contains(spool)) {
-            let left = Spool::left(path, unstored).map_err(Error::internal)?;
-            left.map_or(Ok(()), |mut spool| spool.keep(None, &LogLines::default())).map_err(Error::internal)?;
+            // One that cannot be read, or kept, stays where it is: it must not keep the server from starting.
+            let left = Spool::left(path.clone(), unstored);
+            let kept = left.and_then(|it| it.map_or(Ok(()), |mut spool| spool.keep(None, &LogLines::default())));
+            if let Err(error) = kept {
+                tracing::error!(path = %path.display(), %error, "failed to keep lines that waited");
+            }
         }
         let used: HashSet<_> =
             self.under_way.iter().map(|(job, attempt)| directory.temporary(*job, *attempt)).collect();
         let temporary = directory.temporary_directories().map_err(Error::internal)?;
-        for path in temporary.into_iter().filter(|path| !used.contains(path)) {
-            remove_temporary(path).await;
-        }
+        let unused = temporary.into_iter().filter(|path| !used.contains(path));
+        let discarded = unused.filter_map(|path| match directory.discard_temporary(&path) {
+            Ok(discarded) => Some(discarded),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "failed to remove a job's temporary directory");
+                None
+            }
+        });
+        // Large ones take long. No job waits for that.
+        tokio::spawn(remove_all(discarded.collect()));
         Ok(())
     }
 
@@ -178,10 +190,10 @@ async fn rescue(runner: &Runner, mut job: Job, server: Option<(&Node, Gone)>) ->
             wish => drop(wish?),
         }
         end_what_is_left(job.id, None).await;
-        let _ = tokio::fs::remove_dir_all(runner.directory.task(job.id)).await;
         let of_other = server.filter(|(node, _)| node.home != runner.lease.node().home);
         let temporary = of_other.map(|(node, _)| directory::temporary(Path::new(&node.directory), job.id, job.attempt));
-        remove_temporary(temporary.unwrap_or_else(|| runner.directory.temporary(job.id, job.attempt))).await;
+        let temporary = temporary.unwrap_or_else(|| runner.directory.temporary(job.id, job.attempt));
+        remove_all(vec![runner.directory.task(job.id), temporary]).await;
     }
     if server.is_some_and(|(node, _)| node.home == runner.lease.node().home) {
         job = store_what_waited(runner, job).await?;
@@ -206,15 +218,36 @@ async fn rescue(runner: &Runner, mut job: Job, server: Option<(&Node, Gone)>) ->
 /// Stores lines that an earlier server on this directory could not. Answers the job as it is then.
 async fn store_what_waited(runner: &Runner, mut job: Job) -> Result<Job, Error> {
     let [path, unstored] = runner.directory.spool(job.id, job.attempt);
-    let Some(mut spool) = Spool::left(path, unstored).map_err(Error::internal)? else { return Ok(job) };
-    while let Some(lines) = spool.pop().map_err(Error::internal)? {
+    let failed = |error: io::Error| {
+        tracing::error!(job = %job.id, path = %path.display(), %error, "failed to read lines that waited");
+    };
+    // What cannot be read stays where it is, and the rescue goes on without it: it would not be readable later either.
+    let mut spool = match Spool::left(path.clone(), unstored) {
+        Ok(Some(spool)) => spool,
+        Ok(None) => return Ok(job),
+        Err(error) => {
+            failed(error);
+            return Ok(job);
+        }
+    };
+    loop {
+        let lines = match spool.pop() {
+            Ok(Some(lines)) => lines,
+            Ok(None) => break,
+            Err(error) => {
+                failed(error);
+                return Ok(job);
+            }
+        };
         let lines = Arc::new(lines);
         let append = || runner.jobs.append_log(&job, Arc::clone(&lines));
         match until_stored("lines that waited", &job, append).await {
             Ok(()) => job.log_lines = job.log_lines.max(lines.next_sequence()),
             // Some before them are missing, or another server has taken the job over.
             Err(Error::Stale) => {
-                spool.keep(Some(&lines), &LogLines::default()).map_err(Error::internal)?;
+                if let Err(error) = spool.keep(Some(&lines), &LogLines::default()) {
+                    tracing::error!(job = %job.id, path = %path.display(), %error, "failed to keep lines that waited");
+                }
                 return Ok(job);
             }
             Err(error) => return Err(error),
@@ -272,13 +305,18 @@ pub(super) async fn end_what_is_left(job: JobId, supervisor: Option<&SupervisorI
     }
 }
 
-/// Removes a job's temporary directory, of which nothing is used any more.
-pub(super) async fn remove_temporary(path: PathBuf) {
-    let removed =
-        tokio::task::spawn_blocking(move || directory::remove_tree(&path).map_err(|error| (path, error))).await;
-    if let Ok(Err((path, error))) = removed
-        && error.kind() != ErrorKind::NotFound
-    {
-        tracing::error!(path = %path.display(), %error, "failed to remove a job's temporary directory");
+/// Removes directories of a job, of which nothing is used any more.
+pub(super) async fn remove_all(paths: Vec<PathBuf>) {
+    let remove = move || {
+        for path in paths {
+            if let Err(error) = remove_tree(&path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                tracing::error!(path = %path.display(), %error, "failed to remove a job's temporary directory");
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(remove).await {
+        tracing::error!(%error, "failed to remove a job's temporary directory");
     }
 }

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use crate::confined::remove_tree;
 use crate::model::LogLines;
 use crate::store::{decode_lines, encode_lines};
 
@@ -62,15 +63,12 @@ impl Spool {
         let frame = [&lines.first_sequence().to_be_bytes()[..], &length.to_be_bytes(), &bytes].concat();
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(
-                File::options()
-                    .create(true)
-                    .truncate(true)
-                    .read(true)
-                    .write(true)
-                    .custom_flags(NO_LINK)
-                    .open(&self.path)?,
-            ),
+            none => {
+                if self.path.symlink_metadata().is_ok() {
+                    remove_tree(&self.path)?; // of an earlier try, or planted by a job
+                }
+                none.insert(File::options().create_new(true).read(true).write(true).open(&self.path)?)
+            }
         };
         file.write_all_at(&frame, self.end)?;
         let at = self.end + HEADER as u64;
@@ -91,9 +89,14 @@ impl Spool {
         let file = match File::options().read(true).write(true).custom_flags(NO_LINK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) if is_file(&path) => return Err(error),
+            _ => return planted(&path),
         };
-        let size = file.metadata()?.len();
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return planted(&path);
+        }
+        let size = found.len();
         let mut spool = Self { file: Some(file), ..Self::new(path, unstored, 0) };
         // The last batch may not have been written to its end.
         while let Some((at, length, first)) = spool.header(size)? {
@@ -141,6 +144,16 @@ impl Spool {
             let _ = fs::remove_file(&self.path); // the next server on the directory does so else
         }
     }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
+}
+
+/// Removes what a job has planted in the place of a queue: nothing waits there.
+fn planted(path: &Path) -> io::Result<Option<Spool>> {
+    tracing::warn!(path = %path.display(), "removing what is no file of lines that wait");
+    remove_tree(path).map(|()| None)
 }
 
 /// Writes lines, as they were printed, to a file for people.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Meltano, environment, network};
+use crate::confined::{lock_file, remove_tree};
 use crate::task::{Failure, say};
 
 /// Meltano and all that it needs, in the versions that are installed.
@@ -111,7 +112,7 @@ impl Meltano {
 
     /// One process at a time installs.
     fn lock(&self) -> io::Result<File> {
-        let lock = File::options().create(true).append(true).open(self.home.join("lock"))?;
+        let lock = lock_file(&self.home.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
             Err(TryLockError::WouldBlock) => say("Another job is installing Meltano; waiting for it."),
@@ -127,7 +128,7 @@ impl Meltano {
         let environment = self.home.join(format!("env-{}", uuid::Uuid::new_v4()));
         let installed = self.fill(python, &environment).and_then(|()| publish(&environment, &self.current()));
         if installed.is_err() {
-            let _ = fs::remove_dir_all(&environment); // else the next one does
+            let _ = remove_tree(&environment); // else the next one does
         }
         installed
             .map_err(|why| Missing::Unavailable(format!("Meltano is needed, and could not be installed. {why}")))?;
@@ -183,7 +184,7 @@ impl Meltano {
             let name = entry?.file_name();
             let is_own = name.to_str().is_some_and(|name| name.starts_with("env-"));
             if is_own && published.as_deref() != Some(Path::new(&name)) {
-                fs::remove_dir_all(self.home.join(&name))?;
+                remove_tree(&self.home.join(&name))?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::installation::{is_program, on_path};
 use super::project::{Content, holds};
 use super::{Access, Plugin, Runs, environment};
-use crate::confined::{ConfinedDirectory, Flush};
+use crate::confined::{ConfinedDirectory, Flush, lock_file, remove_tree};
 use crate::task::{Failure, say};
 
 /// What a definition says that a task has to know.
@@ -90,7 +90,7 @@ impl Runs<'_> {
             let environment = self.environment_of(entry);
             if environment.symlink_metadata().is_ok() {
                 say(format_args!("{} does not work: {why}. It is installed again.", entry.name));
-                fs::remove_dir_all(environment)?;
+                remove_tree(&environment)?;
             }
         }
         let names: Vec<&str> = plugins
@@ -139,7 +139,7 @@ impl Runs<'_> {
     }
 
     fn lock_file(&self, name: &str) -> io::Result<File> {
-        File::options().create(true).append(true).open(self.system.join(name))
+        lock_file(&self.system.join(name))
     }
 
     /// Removes what a killed run has left: configurations with sensitive values, and the lock of its state.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::plugins::Definition;
 use super::{Access, Meltano, OWN, Plugin, Program, Runs};
-use crate::confined::{ConfinedDirectory, Flush};
+use crate::confined::{ConfinedDirectory, Flush, remove_tree};
 use crate::task::git::Repository;
 use crate::task::{Failure, say};
 
@@ -52,7 +52,7 @@ impl Project {
         scratch: &Path,
     ) -> Result<Self, Failure> {
         let root = scratch.join("project");
-        let _ = fs::remove_dir_all(&root); // an earlier try's, if there is one
+        let _ = remove_tree(&root); // an earlier try's, if there is one
         fs::create_dir(&root)?;
         let committed = Self::committed(repository)?;
         for (path, content) in &committed {

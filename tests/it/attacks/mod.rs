@@ -42,6 +42,8 @@
 //! | A job plants hooks and configuration that would run a program of its own | `repositories` |
 //! | A job replaces what the server and a system task leave for each other | `repositories` |
 //! | A job replaces the repository that servers share | `repositories` |
+//! | A job nests 20,000 directories in its temporary directory and its repository | `trees` |
+//! | A job plants links, directories, FIFOs or text where the server looks when it starts | `trees` |
 
 mod connections;
 mod graphql;
@@ -51,4 +53,5 @@ mod processes;
 mod repositories;
 mod requests;
 mod secrets;
+mod trees;
 mod values;
