@@ -263,7 +263,7 @@ fn with_outcome(runner: &Runner, held: &Job, ending: Ending, is_rebuild: bool) -
     let outcome = task::outcome(&runner.directory.tasks(), &held.id.to_string());
     let outcome = outcome.unwrap_or_default(); // a plain script has none
     let marker = runner.directory.rebuild_marker(held.workspace);
-    if is_rebuild && matches!(ending, Ending::Exited { code: 0, .. }) {
+    if is_rebuild && outcome.rebuilt {
         let _ = remove_tree(&marker); // else the next job rebuilds it again
     }
     match ending {

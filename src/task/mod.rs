@@ -103,6 +103,9 @@ pub struct Outcome {
     /// Whether the workspace's repository is damaged, and the definitions of its pipelines are needed to rebuild it.
     #[serde(default)]
     pub needs_definitions: bool,
+    /// Whether the repository was rebuilt from the definitions of its pipelines.
+    #[serde(default)]
+    pub rebuilt: bool,
 }
 
 impl PipelineFile {
@@ -174,32 +177,37 @@ fn perform(directory: &Path) -> Result<(), Failure> {
     processes::end_with_parent()?;
     settings::read()?;
     let place = ConfinedDirectory::open(directory)?;
-    let order = serde_json::from_slice(&place.read(Path::new(ORDER))?)?;
+    let order: Order = serde_json::from_slice(&place.read(Path::new(ORDER))?)?;
     // It may say how one gets to the origin, which is nothing for what the task becomes.
     place.remove(Path::new(ORDER))?;
-    let result = do_task(order, directory);
-    let outcome = match &result {
-        Ok(commit_id) => Outcome { commit_id: commit_id.clone(), needs_definitions: false },
-        Err(Failure::NeedsDefinitions(_)) => Outcome { commit_id: None, needs_definitions: true },
-        Err(_) => return result.map(drop),
+    let Order { task, meltano, origin, definitions } = order;
+    let workplace = Workplace::new(origin.as_ref(), directory, &meltano, definitions.as_deref());
+    let result = do_task(task, &meltano, &workplace);
+    let (commit_id, needs_definitions) = match &result {
+        Ok(commit_id) => (commit_id.clone(), false),
+        Err(failure) => (None, matches!(failure, Failure::NeedsDefinitions(_))),
     };
-    place.write(Path::new(OUTCOME), &serde_json::to_vec(&outcome)?, None, Flush::Later)?;
-    result.map(drop)
+    let noted = note(directory, &Outcome { commit_id, needs_definitions, rebuilt: workplace.is_rebuilt() });
+    result.and_then(|_| Ok(noted?))
 }
 
-fn do_task(order: Order, directory: &Path) -> Result<Option<String>, Failure> {
-    let Order { task, meltano, origin, definitions } = order;
-    let place = Workplace::new(origin.as_ref(), directory, &meltano, definitions.as_deref());
+/// Leaves what came of the task, or has come of it so far.
+fn note(directory: &Path, outcome: &Outcome) -> io::Result<()> {
+    let content = serde_json::to_vec(outcome)?;
+    ConfinedDirectory::open(directory)?.write(Path::new(OUTCOME), &content, None, Flush::Later)
+}
+
+fn do_task(task: Task, meltano: &Meltano, place: &Workplace<'_>) -> Result<Option<String>, Failure> {
     match task {
-        Task::WorkspaceInit { workspace } => workspace_init::run(&workspace, &meltano, &place).map(Some),
-        Task::PipelineConfig(file) => pipeline_config::run(&file, &meltano, &place).map(Some),
+        Task::WorkspaceInit { workspace } => workspace_init::run(&workspace, meltano, place).map(Some),
+        Task::PipelineConfig(file) => pipeline_config::run(&file, meltano, place).map(Some),
         Task::PipelineVerify(file) => {
             place.update()?;
-            pipeline_verify::run(&file, &meltano).map(|()| None)
+            pipeline_verify::run(&file, meltano).map(|()| None)
         }
         Task::PipelineRun(file) => {
             place.update()?;
-            Err(pipeline_run::run(&file, &meltano))
+            Err(pipeline_run::run(&file, meltano))
         }
     }
 }

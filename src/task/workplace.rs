@@ -3,6 +3,7 @@
 //! Where there is an origin, the repository here is a clone: it is brought up to date first, and a commit counts once the origin has it. Until then
 //! nothing of it is seen here, so a task that is killed can be repeated, here or elsewhere. Where there is none, the repository here is all there is.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use super::gitdir::{BRANCH, PLACED, read_reference};
 use super::meltano::{Meltano, Project};
 use super::origin::{Origin, Way};
 use super::place::place;
-use super::{Failure, PipelineFile, repair, say};
+use super::{Failure, Outcome, PipelineFile, note, repair, say};
 use crate::confined::ConfinedDirectory;
 
 /// How often a commit is made anew because somebody else has pushed another.
@@ -26,6 +27,7 @@ pub(super) struct Workplace<'a> {
     meltano: &'a Meltano,
     /// The definitions of all pipelines, if the repository has to be rebuilt.
     definitions: Option<&'a [PipelineFile]>,
+    is_rebuilt: Cell<bool>,
 }
 
 /// What a task has made.
@@ -44,7 +46,7 @@ impl<'a> Workplace<'a> {
         meltano: &'a Meltano,
         definitions: Option<&'a [PipelineFile]>,
     ) -> Self {
-        Self { origin, scratch, meltano, definitions }
+        Self { origin, scratch, meltano, definitions, is_rebuilt: Cell::new(false) }
     }
 
     /// Where what git and others need is kept.
@@ -83,7 +85,15 @@ impl<'a> Workplace<'a> {
     fn rebuild_if_asked(&self) -> Result<(), Failure> {
         let Some(definitions) = self.definitions else { return Ok(()) };
         let rebuild = |repository: &Repository| repair::rebuild(definitions, self.meltano, repository, self.scratch);
-        self.repairing(|| self.make_change(&rebuild)).map(drop)
+        self.repairing(|| self.make_change(&rebuild))?;
+        self.is_rebuilt.set(true);
+        // A run becomes another program, or ends in another way than well: that the repository is rebuilt stands.
+        Ok(note(self.scratch, &Outcome { rebuilt: true, ..Outcome::default() })?)
+    }
+
+    /// Whether the repository was rebuilt from the definitions of its pipelines.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        self.is_rebuilt.get()
     }
 
     /// Does something; if it fails because a repository is damaged, repairs that and does it again.

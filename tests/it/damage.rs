@@ -169,6 +169,25 @@ async fn a_rebuild_that_was_killed_is_done_by_the_next_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_to_be_rebuilt_until_a_job_has_rebuilt_it() {
+    let server = TestServer::with(&["--slots", "1"]);
+    let workspace = server.workspace("W").await;
+    let pipeline = server.pipeline(&workspace, "P", "exit 3").await;
+    let input = json!({ "workspaceId": workspace, "name": "Q", "script": "true" });
+    let other = server.pipeline_with(input).await;
+    let marker = server.data_directory().join("tasks").join(format!("rebuild-{workspace}"));
+    // A run brings a clone up to date first, and rebuilds it, however its script ends. Where there is no clone, it does not.
+    for (pipeline, status) in [(&pipeline, "ERROR"), (&other, "COMPLETE")] {
+        fs::write(&marker, "").expect("a marker");
+        let job = server.run(pipeline).await;
+        assert_eq!(server.final_job(&job).await["status"], status);
+        assert_eq!(marker.exists(), !on_postgres(), "{status}");
+    }
+    configured(&server, &workspace, "marked").await;
+    assert!(!marker.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_clone_of_a_users_repository_is_cloned_again() {
     let server = TestServer::with(&["--allow-file-repositories"]);
     for (damage, inflict) in DAMAGES {
