@@ -94,6 +94,23 @@ const OF_DAMAGE: [&str; 9] = [
     "does not appear",
     "objects",
 ];
+/// Words of failures of a network, some of which have words of damage in them.
+const OF_NETWORK: [&str; 14] = [
+    "unable to access 'http",
+    "unable to access 'ftp",
+    "unable to connect to",
+    "unable to look up",
+    "Could not resolve",
+    "Failed to connect",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "Operation timed out",
+    "Network is unreachable",
+    "No route to host",
+    "name resolution",
+    "ssh: ",
+];
 
 impl Complaint {
     pub(super) fn of(output: &Output) -> Self {
@@ -108,7 +125,8 @@ impl Complaint {
 
     /// Whether it is worth to read the whole repository.
     pub(super) fn may_be_damage(&self) -> bool {
-        !self.is_passing && OF_DAMAGE.iter().any(|it| self.said.contains(it))
+        let has = |words: &[&str]| words.iter().any(|it| self.said.contains(it));
+        !self.is_passing && has(&OF_DAMAGE) && !has(&OF_NETWORK)
     }
 
     fn passing(error: impl std::fmt::Display) -> Self {
@@ -123,7 +141,16 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// Runs git with this on its standard input, and answers what it prints; or what it says if it fails.
 pub(super) fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>, Complaint> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_into(command, input, Stdio::piped())
+}
+
+/// The same, where what it prints is not needed.
+pub(super) fn run_quietly(command: &mut Command, input: &[u8]) -> Result<(), Complaint> {
+    run_into(command, input, Stdio::null()).map(drop)
+}
+
+fn run_into(command: &mut Command, input: &[u8], stdout: Stdio) -> Result<Vec<u8>, Complaint> {
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| Complaint::passing(not_started(error)))?;
     let stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
@@ -145,5 +172,31 @@ pub(super) fn not_started(error: io::Error) -> Failure {
             Failure::Said("git was not found on the PATH. Install git (Debian: apt-get install git).".to_owned())
         }
         _ => Failure::program("git", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_a_network_are_no_damage() {
+        let may_be_damage = |said: &str| Complaint { said: said.to_owned(), is_passing: false }.may_be_damage();
+        for said in [
+            "fatal: unable to access 'https://example.com/r.git/': Could not resolve host: example.com",
+            "fatal: unable to access 'https://example.com/r.git/': The requested URL returned error: 503",
+            "fatal: unable to connect to example.com:\nexample.com[0: 192.0.2.1]: errno=Connection refused",
+            "fatal: unable to look up example.com (port 9418) (Name or service not known)",
+            "ssh: connect to host example.com port 22: No route to host\nfatal: Could not read from remote repository.",
+        ] {
+            assert!(!may_be_damage(said), "{said}");
+        }
+        for said in [
+            "error: object file objects/ab/cd is empty\nfatal: loose object abcd is corrupt",
+            "fatal: unable to read tree abcd",
+            "fatal: '/data/r.git' does not appear to be a git repository\nfatal: Could not read from remote repository.",
+        ] {
+            assert!(may_be_damage(said), "{said}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::plumbing::{git_in, private, run};
 use super::workplace::Made;
 use super::workspace_init::README;
 use super::{Failure, PipelineFile, pipeline_config, say};
-use crate::confined::{ConfinedDirectory, fresh_directory};
+use crate::confined::{ConfinedDirectory, fresh_directory, lock_file};
 
 /// Name of a new `.git` directory until it is complete.
 const NEW: &str = ".git-jobstream-new";
@@ -183,7 +183,7 @@ fn project(
 /// Sets a damaged repository of the servers' aside. What the clone has is the new one's.
 pub(super) fn replace_origin(origin: &Origin, why: &str) -> Result<(), Failure> {
     let Some(path) = origin.shared_path() else { return Err(Failure::DamagedOrigin(why.to_owned())) };
-    let lock = fs::File::options().create(true).append(true).open(path.with_extension("repair"))?;
+    let lock = lock_file(&path.with_extension("repair"))?;
     lock.lock()?;
     // Another server may have repaired it already.
     let Err(Failure::DamagedOrigin(why)) = origin.check_whole() else { return Ok(()) };
