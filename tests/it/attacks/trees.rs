@@ -38,8 +38,8 @@ async fn a_job_cannot_end_the_server_by_nested_directories() {
     assert!(repository.join("d").exists());
     server.delete("Workspace", &workspace).await;
     eventually("the repository goes", async || (!repository.exists()).then_some(())).await;
-    let job = server.run_script("echo fine").await;
-    assert_eq!(server.final_job(&job).await["status"], "COMPLETE");
+    let workspace = server.workspace("Next").await;
+    assert!(server.repository(&workspace).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +48,9 @@ async fn a_job_cannot_keep_the_server_from_starting_by_what_it_plants() {
     for kind in ["link", "directory", "FIFO", "text"] {
         let outside = server.scratch().join("outside");
         fs::write(&outside, "kept").expect("a file");
-        let job = server.run_script("echo ready; sleep 600").await;
+        let workspace = server.workspace(kind).await;
+        let pipeline = server.pipeline(&workspace, "P", "echo ready; sleep 600").await;
+        let job = server.run(&pipeline).await;
         server.line_appears(&job, "ready").await;
         // In the place of the lines of this job, and of those of jobs that are gone.
         for name in [format!("{job}.1"), "left".to_owned(), "00000000-0000-4000-8000-000000000000.1".to_owned()] {
@@ -61,8 +63,9 @@ async fn a_job_cannot_keep_the_server_from_starting_by_what_it_plants() {
         }
         server = server.kill_and_restart();
         assert_eq!(server.final_job(&job).await["status"], "ERROR", "{kind}");
-        let job = server.run_script("echo fine").await;
-        assert_eq!(server.final_job(&job).await["status"], "COMPLETE", "{kind}");
+        let next = server.pipeline(&workspace, "Next", "echo fine").await;
+        let run = server.run(&next).await;
+        assert_eq!(server.final_job(&run).await["status"], "COMPLETE", "{kind}");
         let outside = server.scratch().join("outside");
         assert_eq!(fs::read_to_string(outside).expect("it"), "kept", "{kind}");
         for name in [format!("{job}.1"), "left".to_owned()] {
