@@ -83,7 +83,7 @@ const PASSING: [&str; 11] = [
     "Stale file handle",
 ];
 /// Words of git's that a damaged repository may be behind.
-const OF_DAMAGE: [&str; 9] = [
+const OF_DAMAGE: [&str; 10] = [
     "corrupt",
     "empty",
     "missing",
@@ -92,6 +92,7 @@ const OF_DAMAGE: [&str; 9] = [
     "unable to",
     "not a git repository",
     "does not appear",
+    "not our ref",
     "objects",
 ];
 /// Words of failures of a network, some of which have words of damage in them.
@@ -194,6 +195,7 @@ mod tests {
         for said in [
             "error: object file objects/ab/cd is empty\nfatal: loose object abcd is corrupt",
             "fatal: unable to read tree abcd",
+            "fatal: git upload-pack: not our ref abcd",
             "fatal: '/data/r.git' does not appear to be a git repository\nfatal: Could not read from remote repository.",
         ] {
             assert!(may_be_damage(said), "{said}");
