@@ -24,7 +24,8 @@ pub struct Failure {
 impl Failure {
     /// A failure with this summary and plugin, each of which is made one line.
     pub fn new(summary: &str, plugin: Option<&str>, line: Option<i64>) -> Self {
-        Self { summary: one_line(summary), plugin: plugin.map(one_line), line }
+        let short = |text: &str| one_line(text).chars().take(LONGEST_SUMMARY).collect();
+        Self { summary: short(summary), plugin: plugin.map(short), line }
     }
 
     /// What an exit code says by itself.
@@ -68,14 +69,14 @@ impl Job {
 }
 
 /// A text on one line: without escape sequences, control characters and the characters that change the direction of text.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let plain = anstream::adapter::strip_str(text).to_string();
     let is_shown = |c: &char| !matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     let spaced = plain
         .chars()
         .filter(is_shown)
         .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c });
-    spaced.collect::<String>().trim().chars().take(LONGEST_SUMMARY).collect()
+    spaced.collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]

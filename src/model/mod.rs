@@ -25,9 +25,9 @@ mod workspace;
 pub use activity::Activity;
 pub use component::DataComponent;
 pub use cursor::{stream_cursor, stream_position};
-pub use failure::Failure;
 #[cfg(test)]
 pub use failure::LONGEST_SUMMARY;
+pub use failure::{Failure, one_line};
 pub use ids::{
     ComponentId, DefinitionId, DeliveryId, Id, InvitationId, JobId, PipelineId, ServerId, WebhookId, WorkspaceId,
 };

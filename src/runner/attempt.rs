@@ -132,7 +132,7 @@ async fn attempt(
         ending = &mut watch => (ending, collect.await?),
         // The output is at its end only after the job is, unless the job is somebody else's: then let go of it.
         collected = &mut collect => match collected {
-            Ok(collected) => (watch.await, collected),
+            Ok(collected) => ((&mut watch).await, collected),
             Err(error) => {
                 drop(watch);
                 let _ = holder.end().await; // its report says so if it is gone
@@ -141,11 +141,17 @@ async fn attempt(
             }
         },
     };
-    let failure = match ending {
-        Ending::Exited { code, .. } if code != 0 => Some(diagnosis.failure(code)),
-        Ending::NotStarted { .. } => diagnosis.remark(),
-        _ => None,
+    drop(watch); // it borrows the values
+    let code = match ending {
+        Ending::Exited { code, .. } if code != 0 => Some(code),
+        Ending::NotStarted { .. } => None,
+        _ => return Ok(Ended { ending, lines, failure: None }),
     };
+    let failure = tokio::task::spawn_blocking(move || match code {
+        Some(code) => Some(diagnosis.failure(code, &sensitive)),
+        None => diagnosis.remark(&sensitive),
+    });
+    let failure = failure.await.map_err(Error::internal)?;
     Ok(Ended { ending, lines, failure })
 }
 

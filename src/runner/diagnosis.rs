@@ -7,9 +7,11 @@
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
+use zeroize::Zeroizing;
 
-use super::printed::{Level, Partial, PrintedLine};
-use crate::model::{Failure, LogStream};
+use super::mask::Secrets;
+use super::printed::{self, Level, Partial, PrintedLine};
+use crate::model::{Failure, LogStream, masked_parts, one_line};
 
 /// How many bytes of a line are looked at for words.
 const LOOKED_AT: usize = 512;
@@ -34,6 +36,8 @@ struct Clue {
     text: String,
     plugin: Option<String>,
     line: i64,
+    /// The text may end in the middle of what was printed.
+    was_cut: bool,
 }
 
 /// How much a line says. What is later in this order says more.
@@ -84,6 +88,8 @@ impl Diagnosis {
 
     fn weigh(&mut self, stream: LogStream, continued: bool, line: &str, number: i64) {
         let clue = clue(stream, line);
+        // A cut does not split a character, so up to three bytes are missing.
+        let was_cut = continued || line.len() + 3 >= printed::LOOKED_AT;
         if self.announced == Some(stream)
             && let Some(best) = &mut self.best
             && !line.trim().is_empty()
@@ -92,7 +98,8 @@ impl Diagnosis {
                 self.announced = None;
             }
             if clue.is_none_or(|(weight, ..)| weight <= best.weight) {
-                if !continued {
+                if !continued && !best.was_cut {
+                    best.was_cut = was_cut;
                     let separator = if best.text.ends_with(':') { " " } else { ": " };
                     best.text = format!("{}{separator}{}", best.text, PrintedLine::of(line).text.trim());
                 }
@@ -112,22 +119,44 @@ impl Diagnosis {
         if better {
             let announces = !continued && (weight == Weight::Dbt || (weight >= Weight::Error && text.ends_with(':')));
             self.announced = announces.then_some(stream);
-            self.best = Some(Clue { weight, text: text.to_owned(), plugin: plugin.map(str::to_owned), line: number });
+            let (text, plugin) = (text.to_owned(), plugin.map(str::to_owned));
+            self.best = Some(Clue { weight, text, plugin, line: number, was_cut });
         }
     }
 
-    /// Why an attempt that ended with this code failed.
-    pub(super) fn failure(self, code: i32) -> Failure {
+    /// Why an attempt that ended with this code failed. The failure shows none of these values. Large
+    /// values take a while, so this is not for the async runtime.
+    pub(super) fn failure(self, code: i32, sensitive: &[Zeroizing<String>]) -> Failure {
         match self.best {
-            Some(Clue { text, plugin, line, .. }) => Failure::new(&text, plugin.as_deref(), Some(line)),
+            Some(clue) => masked(&clue, sensitive),
             None => Failure::of_exit_code(code),
         }
     }
 
-    /// Why an attempt was not started, as the server says.
-    pub(super) fn remark(self) -> Option<Failure> {
-        self.remark.map(|(line, text)| Failure::new(&text, None, Some(line)))
+    /// Why an attempt was not started, as the server says. The same holds for sensitive values.
+    pub(super) fn remark(self, sensitive: &[Zeroizing<String>]) -> Option<Failure> {
+        let (line, text) = self.remark?;
+        Some(masked(&Clue { weight: Weight::Error, text, plugin: None, line, was_cut: false }, sensitive))
     }
+}
+
+/// The failure that a clue tells of. The output is masked as it is printed; without escape sequences and control
+/// characters its parts may be a value again, so the text is masked once more, before it is shortened.
+fn masked(clue: &Clue, sensitive: &[Zeroizing<String>]) -> Failure {
+    let values = sensitive.iter().map(|value| value.as_str());
+    // A value that is printed in pieces loses in the summary what every line loses there.
+    let parts = values.clone().flat_map(masked_parts).flat_map(|part| std::iter::once(part).chain(part.split('\r')));
+    let cleaned: Vec<Zeroizing<String>> = parts
+        .flat_map(|part| {
+            let part = Zeroizing::new(one_line(part));
+            let said = Zeroizing::new(PrintedLine::of(&part).text.to_owned());
+            [part, said]
+        })
+        .collect();
+    let secrets = Secrets::of(values.chain(cleaned.iter().map(|value| value.as_str())));
+    let mask = |text: &str, was_cut| secrets.mask(&one_line(text), was_cut);
+    let plugin = clue.plugin.as_deref().map(|plugin| mask(plugin, false));
+    Failure::new(&mask(&clue.text, clue.was_cut), plugin.as_deref(), Some(clue.line))
 }
 
 /// What a line says about a failure, if anything.
@@ -285,7 +314,7 @@ mod tests {
     fn failure(lines: &[(LogStream, &str)], code: i32) -> (String, Option<String>, Option<i64>) {
         let mut diagnosis = Diagnosis::starting_at(10);
         lines.iter().for_each(|(stream, text)| diagnosis.see(*stream, false, text));
-        let Failure { summary, plugin, line } = diagnosis.failure(code);
+        let Failure { summary, plugin, line } = diagnosis.failure(code, &[]);
         (summary, plugin, line)
     }
 
@@ -377,13 +406,42 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_cleaning_puts_together_is_masked() {
+        let sensitive = |value: &str| [Zeroizing::new(value.to_owned())];
+        let summary = |value: &str, printed: &str| {
+            let mut diagnosis = Diagnosis::starting_at(0);
+            printed.split('\n').for_each(|line| diagnosis.see(LogStream::Stderr, false, line));
+            diagnosis.failure(1, &sensitive(value)).summary
+        };
+        for between in ["\u{1b}[1m", "\u{0}", "\u{8}", "\u{7f}", "\u{200b}", "\u{202e}", "\u{1b}]8;;x\u{7}"] {
+            let shown = summary("topsecret99", &format!("Error: a tops{between}ecret99 b"));
+            assert!(!shown.contains("topsecret99"), "{shown}");
+        }
+        assert_eq!(summary("topsecret99", "Error: a \u{1b}[1mtop\u{1b}[msecret99"), "Error: a ***");
+        assert_eq!(summary("topsecret99", "10 %\rError: tops\u{0}ecret99"), "Error: ***");
+        assert_eq!(summary("top secret", "Error: top\u{1b}[m\tsecret"), "Error: ***");
+        assert_eq!(summary("top\tsecret", "Error: top\u{1b}[m\tsecret"), "Error: ***");
+        assert_eq!(summary("error:: secret", "error:\n: secret"), "error: : secret", "it is not the value");
+        assert_eq!(summary("error: : secret", "error:\n: secret"), "***", "of two lines");
+        assert_eq!(summary("2026-11-24 topsecret", "2026-11-24 top\u{0}secret"), "***");
+        let cut = format!("Error: {}topsecret99", "\u{200b}".repeat((printed::LOOKED_AT - 14) / 3));
+        assert_eq!(summary("topsecret99", &cut), "Error: ***");
+        let shortened = format!("Error: {}tops\u{0}ecret99", "x".repeat(LONGEST_SUMMARY - 14));
+        assert!(!summary("topsecret99", &shortened).contains("tops"));
+        let mut diagnosis = Diagnosis::starting_at(0);
+        let line = "2026-11-24T04:51:48.426248Z [info     ] top\u{0}secret99        ValueError: x";
+        diagnosis.see(LogStream::Stderr, false, line);
+        assert_eq!(diagnosis.failure(1, &sensitive("topsecret99")).plugin.as_deref(), Some("***"));
+    }
+
+    #[test]
     fn a_line_in_pieces_is_one() {
         let mut diagnosis = Diagnosis::starting_at(0);
         for (continued, text) in [(true, "10 %\r50 %\r"), (true, "error: it"), (false, " is broken")] {
             diagnosis.see(LogStream::Stderr, continued, text);
         }
         diagnosis.see(LogStream::Stderr, false, "bye");
-        let failure = diagnosis.failure(1);
+        let failure = diagnosis.failure(1, &[]);
         assert_eq!((failure.summary.as_str(), failure.line), ("error: it is broken", Some(1)));
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::patterns::{Patterns, State};
-use crate::model::masked_parts;
+use crate::model::{SHORTEST_MASKED, masked_parts};
 
 const MASK: &[u8] = b"***";
 
@@ -20,6 +20,19 @@ impl Secrets {
     pub(super) fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let parts: BTreeSet<&str> = values.into_iter().flat_map(masked_parts).collect();
         Self((!parts.is_empty()).then(|| Arc::new(Patterns::new(&parts))))
+    }
+
+    /// Masks a whole text. If the text was cut, the beginning of a value at its end is masked too.
+    pub(super) fn mask(&self, text: &str, was_cut: bool) -> String {
+        let mut shown = Vec::with_capacity(text.len());
+        let mut mask = Mask::new(self.clone());
+        mask.push(text.as_bytes(), |bytes| shown.extend_from_slice(bytes));
+        if was_cut && mask.held.len() - mask.released >= SHORTEST_MASKED {
+            shown.extend_from_slice(MASK);
+        } else {
+            mask.finish(|bytes| shown.extend_from_slice(bytes));
+        }
+        String::from_utf8_lossy(&shown).into_owned()
     }
 }
 
@@ -130,6 +143,18 @@ mod tests {
         let text = b"abc hunter2 hunter hunter2hunter2 key: one\nkey: two\nkey: three key: one";
         assert_eq!(mask(&secrets, &[text]), "abc *** h***  ******  ***\nkey: three ***".replace("  ", " "));
         assert_eq!(mask(&Secrets::of(["abc", "  "]), &[b"abc"]), "abc", "too short to be told from anything");
+    }
+
+    #[test]
+    fn the_beginning_of_a_value_is_masked_at_the_end_of_a_text_that_was_cut() {
+        let secrets = Secrets::of(["hunter2", "abcd", "abcdefgh"]);
+        assert_eq!(secrets.mask("a hunt", true), "a ***");
+        assert_eq!(secrets.mask("a hunt", false), "a hunt");
+        assert_eq!(secrets.mask("a hun", true), "a hun", "three bytes occur in everything");
+        assert_eq!(secrets.mask("hunter2 abcdef", true), "*** ***");
+        assert_eq!(secrets.mask("hunter2 abcdef", false), "*** ***ef");
+        assert_eq!(secrets.mask("é hunter2", true), "é ***");
+        assert_eq!(Secrets::default().mask("a hunt", true), "a hunt");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// How many bytes of a line are looked at.
-const LOOKED_AT: usize = 4096;
+pub(super) const LOOKED_AT: usize = 4096;
 /// How many words a log level is looked for in.
 const LEVEL_WORDS: usize = 5;
 

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::model::SHORTEST_MASKED;
+use crate::model::{SHORTEST_MASKED, one_line};
 use crate::supervisor::protocol::{Survivor, Survivors};
 
 /// The line that says that the grace is over.
@@ -29,7 +29,9 @@ fn processes(Survivors { count, .. }: &Survivors) -> String {
 
 fn named(Survivors { count, named }: &Survivors, sensitive: &[Zeroizing<String>]) -> String {
     let one = |Survivor { pid, name }: &Survivor| {
-        if name.is_empty() || is_sensitive(name, sensitive) { format!("{pid}") } else { format!("{name} ({pid})") }
+        // Without what is between the parts of a value.
+        let name = one_line(name);
+        if name.is_empty() || is_sensitive(&name, sensitive) { format!("{pid}") } else { format!("{name} ({pid})") }
     };
     let mut words: Vec<String> = named.iter().map(one).collect();
     if named.len() < *count {
@@ -40,7 +42,12 @@ fn named(Survivors { count, named }: &Survivors, sensitive: &[Zeroizing<String>]
 
 /// Whether a name shows a sensitive value, or a part of it: a process can call itself anything, and the kernel cuts its name.
 fn is_sensitive(name: &str, sensitive: &[Zeroizing<String>]) -> bool {
-    let shows = |value: &str| value.len() >= SHORTEST_MASKED && (value.contains(name) || name.contains(value));
+    let begins = |value: &str| {
+        let begins_at = |at: usize| name.get(at..).is_some_and(|end| value.starts_with(end));
+        (0..=name.len().saturating_sub(SHORTEST_MASKED)).any(begins_at)
+    };
+    let shows =
+        |value: &str| value.len() >= SHORTEST_MASKED && (value.contains(name) || name.contains(value) || begins(value));
     name.len() >= SHORTEST_MASKED
         && sensitive.iter().any(|value| shows(value) || value.lines().any(|line| shows(line.trim())))
 }
@@ -59,6 +66,8 @@ mod tests {
         let sensitive = [Zeroizing::new("hunter2hunter2hunter2".to_owned())];
         let line = killing(&survivors(4, &["bash", "hunter2hunter2h", "my-hunter2hunter2hunter2", ""]), &sensitive);
         assert_eq!(line, "Sending KILL to 4 processes that did not end after TERM: bash (1), 2, 3, 4.");
+        let line = killing(&survivors(2, &["my-hunter2hunte", "hun\u{1b}[1mter2hun"]), &sensitive);
+        assert_eq!(line, "Sending KILL to 2 processes that did not end after TERM: 1, 2.");
         let line = killing(&survivors(1, &["sleep"]), &[]);
         assert_eq!(line, "Sending KILL to 1 process that did not end after TERM: sleep (1).");
         let line = unkillable(&survivors(30, &["su"]), &[]);
