@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
+/// The directory of the attempts' temporary directories.
+const TEMPORARY: &str = "tmp";
+
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -216,6 +219,7 @@ impl Directory {
 
     /// Makes that, empty and for this user only.
     pub fn make_temporary(&self, job: JobId, attempt: i32) -> io::Result<PathBuf> {
+        make_temporary_parent(&self.path.join(TEMPORARY))?;
         let path = self.temporary(job, attempt);
         match remove_tree(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -225,9 +229,20 @@ impl Directory {
         Ok(path)
     }
 
-    /// The same of every attempt that has, or had, one.
+    /// The same of every attempt that has, or had, one. Nothing else is listed, and nothing behind a symbolic link.
     pub fn temporary_directories(&self) -> io::Result<Vec<PathBuf>> {
-        fs::read_dir(self.path.join("tmp"))?.map(|entry| entry.map(|entry| entry.path())).collect()
+        let entries = match ConfinedDirectory::open(&self.path)?.entries(Path::new(TEMPORARY)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        Ok(entries.iter().filter_map(|(name, _)| self.temporary_called(name.to_str()?)).collect())
+    }
+
+    /// The temporary directory of an attempt, by its file name.
+    fn temporary_called(&self, name: &str) -> Option<PathBuf> {
+        let (job, attempt) = name.split_once('.')?;
+        let path = self.temporary(job.parse().ok()?, attempt.parse().ok()?);
+        path.ends_with(name).then_some(path)
     }
 
     /// Gives a temporary directory that is to be removed a name that no attempt uses.
@@ -270,7 +285,20 @@ pub fn unstored(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
 
 /// Where the temporary files of an attempt are, of a server that has this directory.
 pub fn temporary(directory: &Path, job: JobId, attempt: i32) -> PathBuf {
-    directory.join("tmp").join(format!("{job}.{attempt}"))
+    directory.join(TEMPORARY).join(format!("{job}.{attempt}"))
+}
+
+/// Makes the directory of all temporary directories again if a job removed it. A link in its place is not followed.
+fn make_temporary_parent(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => {
+            let message = format!("{} is not a directory. Symbolic links are not followed. Remove it.", path.display());
+            Err(io::Error::new(io::ErrorKind::NotADirectory, message))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a directory if need be, for this user only.
@@ -308,4 +336,37 @@ fn home(file: &Path) -> io::Result<HomeId> {
     }
     let text = fs::read_to_string(file)?;
     text.trim().parse().map_err(|_| io::Error::other(format!("{} holds no id", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn temporary_directories_are_those_of_attempts_and_none_behind_a_link() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&scratch.path().join("data")).unwrap();
+        let tmp = directory.path().join("tmp");
+        let made = directory.make_temporary(JobId::random(), 2).unwrap();
+        for other in ["notes", "1.2", "x.1"] {
+            fs::create_dir(tmp.join(other)).unwrap();
+        }
+        fs::create_dir(tmp.join(format!("{}.01", JobId::random()))).unwrap();
+        assert_eq!(directory.temporary_directories().unwrap(), [made]);
+
+        let elsewhere = scratch.path().join("elsewhere");
+        fs::rename(&tmp, &elsewhere).unwrap();
+        symlink(&elsewhere, &tmp).unwrap();
+        assert!(directory.temporary_directories().is_err());
+        let refused = directory.make_temporary(JobId::random(), 1).unwrap_err().to_string();
+        assert!(refused.contains(tmp.to_str().unwrap()), "{refused}");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 5);
+
+        fs::remove_file(&tmp).unwrap();
+        assert!(directory.temporary_directories().unwrap().is_empty());
+        assert!(directory.make_temporary(JobId::random(), 1).unwrap().is_dir());
+        assert_eq!(tmp.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

@@ -84,7 +84,11 @@ impl Rescues {
         }
         let used: HashSet<_> =
             self.under_way.iter().map(|(job, attempt)| directory.temporary(*job, *attempt)).collect();
-        let temporary = directory.temporary_directories().map_err(Error::internal)?;
+        let temporary = directory.temporary_directories().unwrap_or_else(|error| {
+            let path = directory.path().join("tmp");
+            tracing::error!(path = %path.display(), %error, "failed to list temporary directories of jobs; removing none");
+            Vec::new()
+        });
         let unused = temporary.into_iter().filter(|path| !used.contains(path));
         let discarded = unused.filter_map(|path| match directory.discard_temporary(&path) {
             Ok(discarded) => Some(discarded),
