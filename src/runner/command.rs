@@ -98,6 +98,13 @@ fn run(claimed: &Claimed, pipeline: &Pipeline, definitions: Definitions, runner:
         let arguments = leave(claimed, Task::PipelineRun(file), definitions, runner)?;
         return start(claimed, THIS_PROGRAM, arguments, Variables::default(), settings, runner);
     }
+    // A job of the same user may have removed the directory.
+    let (repositories, workspace) = (runner.directory.repositories(), claimed.workspace.id.to_string());
+    task::make_repository(&repositories, &workspace).map_err(|error| {
+        let path = runner.directory.repository(claimed.workspace.id);
+        let reason = format!("The workspace's directory {} could not be made: {error}", path.display());
+        NoCommand { reason, short: true }
+    })?;
     // The word after the script is its name, `$0`, which bash puts before its complaints.
     let arguments = vec!["-c".to_owned(), script.clone(), pipeline.name.clone()];
     start(claimed, "bash", arguments, Variables::default(), settings, runner)

@@ -242,7 +242,12 @@ impl Supervisor {
                 let short = [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC]
                     .iter()
                     .any(|it| error.raw_os_error() == Some(it.raw_os_error()));
-                self.report(&Report::NotStarted { reason: format!("{}: {error}", command.program), short })
+                // The system reports a missing directory as it reports a missing program.
+                let reason = match command.directory.is_dir() {
+                    true => format!("{}: {error}", command.program),
+                    false => format!("its working directory {} does not exist.", command.directory.display()),
+                };
+                self.report(&Report::NotStarted { reason, short })
             }
         }
     }
