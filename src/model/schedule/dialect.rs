@@ -89,6 +89,12 @@ impl Field {
         if first > last {
             return Err(format!("the range {range} is empty: it ends before it begins"));
         }
+        // Whether this is one day or every day is a matter of taste, and programs differ.
+        if self.days == Days::OfWeek && (first, last) == (0, 7) && range != "*" {
+            return Err(format!(
+                "the range {range} begins and ends on a Sunday: write SUN for Sundays, * for every day"
+            ));
+        }
         let Some(step) = step else { return Ok(()) };
         match digits(step) {
             None => Err(format!("{part} has a step that is not a number")),
@@ -157,6 +163,11 @@ mod tests {
             "00 05 00 01 jan-mar SAT-SUN",
             "10-40/15,50 0 0 * * 0,7",
             "0 0 0 29 FEB *",
+            "0 0 0 * * */2",
+            "0 0 0 * * 0-6",
+            "0 0 0 * * 1-7",
+            "0 0 0 * * 0-0",
+            "0 0 0 * * 7-SUN",
         ];
         for expression in expressions {
             assert_eq!(problems(expression), Vec::<String>::new(), "{expression}");
@@ -189,6 +200,22 @@ mod tests {
             ("0 -5 * * * *", "minute: -5 cannot be read"),
             ("0 +5 * * * *", "minute: +5 cannot be read"),
             ("0 MON * * * *", "minute: MON cannot be read"),
+            (
+                "0 0 0 * * SUN-SUN",
+                "day of week: the range SUN-SUN begins and ends on a Sunday: write SUN for Sundays, * for every day",
+            ),
+            (
+                "0 0 0 * * MON,0-7/2",
+                "day of week: the range 0-7 begins and ends on a Sunday: write SUN for Sundays, * for every day",
+            ),
+            (
+                "0 0 0 * * SUN-7",
+                "day of week: the range SUN-7 begins and ends on a Sunday: write SUN for Sundays, * for every day",
+            ),
+            (
+                "0 0 0 * * 0-sun",
+                "day of week: the range 0-SUN begins and ends on a Sunday: write SUN for Sundays, * for every day",
+            ),
             ("0 0 0 * MON *", "month: MON cannot be read"),
             ("0 0 0 * * L", "day of week: L needs a day: 5L is the last Friday"),
             ("0 0 0 * * 5#6", "day of week: 5#6 has no number between 1 and 5 after #"),
