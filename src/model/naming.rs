@@ -14,6 +14,15 @@ use unicase::UniCase;
 const JOINER: char = '\u{200d}';
 /// Asks for the coloured, or the plain, form of the character before it.
 const PRESENTATION: [char; 2] = ['\u{fe0e}', '\u{fe0f}'];
+/// Begins a flag of a region. Tags with the region's code follow, and a tag that ends them.
+const BLACK_FLAG: char = '\u{1f3f4}';
+const TAG_DIGIT_0: char = '\u{e0030}';
+const TAG_DIGIT_9: char = '\u{e0039}';
+const TAG_A: char = '\u{e0061}';
+const TAG_Z: char = '\u{e007a}';
+const END_OF_TAGS: char = '\u{e007f}';
+/// A country and a part of it, as in ISO 3166-2.
+const LONGEST_REGION: usize = 5;
 /// Looks like white space, and is none by its properties.
 const BLANK_BRAILLE: char = '\u{2800}';
 /// Stands between the key of a name and the id of what has it, where an earlier version let two things have names with the same key.
@@ -53,11 +62,15 @@ pub fn disambiguated_range(key: &str) -> (String, String) {
 /// that Unicode does not assign, or whose look is private.
 pub fn unfit(name: &str) -> Option<char> {
     let chars: Vec<char> = name.chars().collect();
-    let mut places = chars.iter().enumerate();
-    places.find(|(place, c)| is_unfit(**c) && !is_part_of_emoji(&chars, *place)).map(|(_, c)| *c)
+    (0..chars.len()).find(|place| is_unfit_at(&chars, *place)).map(|place| chars[place])
 }
 
-/// Whether a character cannot be seen, or not be told from another.
+/// Whether a character cannot be seen, or not be told from another, where it stands.
+pub fn is_unfit_at(chars: &[char], place: usize) -> bool {
+    is_unfit(chars[place]) && !is_part_of_emoji(chars, place)
+}
+
+/// Whether a character cannot be seen, or not be told from another, unless it is part of an emoji.
 pub fn is_unfit(c: char) -> bool {
     use GeneralCategory as Category;
     let category = CodePointMapData::<Category>::new().get(c);
@@ -75,7 +88,8 @@ pub fn is_unfit(c: char) -> bool {
     unfit || other_space || c == BLANK_BRAILLE || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// Whether an invisible character has its usual task in an emoji: to choose its form, or to join it to the next.
+/// Whether an invisible character has its usual task in an emoji: to choose its form, to join it to the next, or to say of which region a
+/// flag is.
 fn is_part_of_emoji(chars: &[char], place: usize) -> bool {
     let pictographic = CodePointSetData::new::<ExtendedPictographic>();
     let modifier = CodePointSetData::new::<EmojiModifier>();
@@ -86,8 +100,23 @@ fn is_part_of_emoji(chars: &[char], place: usize) -> bool {
             let joins = pictographic.contains(before) || modifier.contains(before) || PRESENTATION.contains(&before);
             joins && chars.get(place + 1).is_some_and(|after| pictographic.contains(*after))
         }
+        TAG_DIGIT_0..=TAG_DIGIT_9 | TAG_A..=TAG_Z | END_OF_TAGS => is_in_flag(chars, place),
         _ => false,
     }
+}
+
+/// Whether a place is in a black flag with the code of a region in tags, such as the flag of Wales.
+fn is_in_flag(chars: &[char], place: usize) -> bool {
+    let longest = LONGEST_REGION + 1;
+    let Some(flag) = (place.saturating_sub(longest)..place).rev().find(|it| chars[*it] == BLACK_FLAG) else {
+        return false;
+    };
+    let tags = &chars[flag + 1..];
+    let Some(end) = tags.iter().take(longest).position(|c| *c == END_OF_TAGS) else { return false };
+    let (country, region) = tags[..end].split_at(end.min(2));
+    let is_letter = |c: &char| (TAG_A..=TAG_Z).contains(c);
+    let is_tag = |c: &char| is_letter(c) || (TAG_DIGIT_0..=TAG_DIGIT_9).contains(c);
+    flag + 1 + end >= place && !region.is_empty() && country.iter().all(is_letter) && region.iter().all(is_tag)
 }
 
 #[cfg(test)]
@@ -131,6 +160,12 @@ mod tests {
         }
         assert_eq!(unfit("👩\u{200d}👩\u{200d}👧"), None);
         assert_eq!(unfit("👩🏽\u{200d}🚀"), None);
+        let england = "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}";
+        assert_eq!(unfit(&format!("{england} Load {england}")), None);
+        assert_eq!(unfit("🏴\u{e0067}\u{e0062}\u{e0065}"), Some('\u{e0067}'), "it does not end");
+        assert_eq!(unfit(&format!("{england}\u{e007f}")), Some('\u{e007f}'));
+        assert_eq!(unfit("🏴\u{e0067}\u{e0062}\u{e007f}"), Some('\u{e0067}'), "too short");
+        assert_eq!(unfit("🏴\u{e0067}\u{e0062}x\u{e0065}\u{e007f}"), Some('\u{e0067}'));
         assert_eq!(unfit("🏳\u{fe0f}\u{200d}🌈"), None);
     }
 
