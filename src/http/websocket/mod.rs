@@ -305,12 +305,12 @@ impl Connection {
         self.say(Utf8Bytes::from_static(ACK)).await
     }
 
-    /// The better of what the handshake and the initialisation show. A wrong token in the handshake stays wrong, so that it counts as one.
+    /// The result for the handshake and the initialisation together. A wrong token in either is refused, whatever the other shows.
     fn authenticate(&self, authorization: Option<&str>) -> Authentication {
-        match (self.authentication, self.http.access.authenticate(authorization)) {
-            (passed @ Authentication::Passed(_), _) | (_, passed @ Authentication::Passed(_)) => passed,
+        match (self.authentication, authorization) {
             (Authentication::WrongToken, _) => Authentication::WrongToken,
-            (Authentication::NoToken, refused) => refused,
+            (handshake, None) => handshake,
+            (_, Some(_)) => self.http.access.authenticate(authorization),
         }
     }
 
