@@ -1,7 +1,7 @@
 //! Instants, to the microsecond: what every database keeps.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use diesel::deserialize::FromSqlRow;
@@ -18,7 +18,13 @@ pub struct Timestamp(DateTime<Utc>);
 impl Timestamp {
     /// This process's clock. What is stored takes its instants from the store's clock instead.
     pub fn now() -> Self {
-        Self(Utc::now().trunc_subsecs(6))
+        Self::of(SystemTime::now())
+    }
+
+    /// A clock that shows a time before 1970 counts as 1970, so that nothing that reads it fails.
+    fn of(clock: SystemTime) -> Self {
+        let since_1970 = clock.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_1970.as_micros()).ok().and_then(Self::from_micros).unwrap_or_default()
     }
 
     /// The moment this many microseconds after 1970-01-01T00:00:00Z, if the calendar reaches that far.
@@ -105,5 +111,17 @@ impl std::str::FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         DateTime::parse_from_rfc3339(text).map(|it| Self(it.to_utc().trunc_subsecs(6)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_shows_1970() {
+        let clock = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(Timestamp::of(clock(0) - Duration::from_secs(1)), Timestamp::default());
+        assert_eq!(Timestamp::of(clock(1)).to_string(), "1970-01-01T00:00:01.000000Z");
     }
 }

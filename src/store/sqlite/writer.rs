@@ -3,6 +3,7 @@
 //! SQLite has one writer at a time anyway. A queue in front of it costs a unit of work one hop to the thread and back,
 //! however many statements it has, and turns contention into larger commits instead of "database is locked".
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 use futures_util::future::BoxFuture;
@@ -28,7 +29,12 @@ impl Writer {
         let serve = move || {
             while let Ok(first) = units.recv() {
                 let together = std::iter::once(first).chain(units.try_iter()).take(SHARED_COMMIT).collect();
-                commit_together(&mut conn, &revisions, together);
+                // The panic hook has logged where. The thread goes on: without it nothing could be written.
+                let panicked = catch_unwind(AssertUnwindSafe(|| commit_together(&mut conn, &revisions, together)));
+                if panicked.is_err() {
+                    tracing::error!("failed to commit units of work: the store's writer panicked");
+                    let _ = control(&mut conn, "ROLLBACK"); // fails where there is no transaction
+                }
             }
         };
         std::thread::Builder::new().name("store-writer".to_owned()).spawn(serve).map_err(Error::internal)?;
@@ -76,7 +82,8 @@ where
     fn run(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let Some(work) = self.work.take() else { return Ok(()) };
         control(conn, "SAVEPOINT unit")?;
-        let result = conn.at_once(work);
+        let result = catch_unwind(AssertUnwindSafe(|| conn.at_once(work)));
+        let result = result.unwrap_or_else(|_| Err(Error::internal("a unit of work panicked")));
         let undo = result.as_ref().err().cloned();
         self.result = Some(result);
         match undo {
