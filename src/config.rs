@@ -253,7 +253,7 @@ pub enum ConfigError {
     #[error("--allow-origin '*' lets the pages of any site talk to the server: it needs JOBSTREAM_TOKEN.")]
     OriginsNeedToken,
     /// A token that can be guessed is none.
-    #[error("JOBSTREAM_TOKEN has to have at least 16 characters, and no white space.")]
+    #[error("The token has to have at least 16 characters, and no white space.")]
     WeakToken,
     /// A token that no client could show.
     #[error(
