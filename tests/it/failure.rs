@@ -136,3 +136,27 @@ async fn of_meltano_itself_it_is_the_whole_of_what_it_says() {
     let whole = "BlockSetValidationError: block violates set requirements: Loader missing in block set!";
     assert_eq!(failure(&server, &job).await["summary"], whole);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_was_printed_in_pieces_is_masked_in_the_summary() {
+    let server = TestServer::start();
+    let workspace = server.workspace("W").await;
+    let printed = [
+        r"printf 'Error: a topsecret99' | sed 's/secret/\x1b[01;31m\x1b[K&\x1b[m\x1b[K/'",
+        "printf 'Error: a topsecret99' | grep --color=always secret",
+        r"printf 'Error: a tops\e[1mecret99\n'",
+        r"printf 'Error: a tops\0ecret99\n'",
+        r"printf 'Error: a tops\becret99\n'",
+        r"printf 'Error: a tops\xe2\x80\x8becret99\n'",
+        r"printf 'busy\rError: a tops\e[1mecret99\n'",
+    ];
+    let properties = json!([{ "name": "a.b", "value": "topsecret99", "sensitive": true }]);
+    for (index, printed) in printed.into_iter().enumerate() {
+        let script = format!("{{ {printed}; }} >&2; exit 3");
+        let name = format!("P{index}");
+        let input = json!({ "workspaceId": workspace, "name": name, "script": script, "properties": properties });
+        let job = server.run(&server.pipeline_with(input).await).await;
+        let summary = failure(&server, &job).await["summary"].take();
+        assert_eq!(summary, "Error: a ***", "{printed}");
+    }
+}

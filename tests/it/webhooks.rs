@@ -275,3 +275,17 @@ async fn a_webhook_is_changed_listed_and_deleted_and_its_secret_is_never_shown()
     let one_more = json!({ "workspaceId": workspace, "url": "https://example.com/hook" });
     assert_eq!(server.refused("createWebhook", one_more).await.code, "LIMIT_EXCEEDED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_was_printed_in_pieces_is_masked_in_a_delivery() {
+    let server = TestServer::with(OPTIONS);
+    let workspace = server.workspace("W").await;
+    let mut receiver = Receiver::start(&[]).await;
+    create(&server, &workspace, &receiver.url(), json!({})).await;
+    let script = r"printf 'Error: a tops\e[1mecret99\n' >&2; exit 4";
+    let properties = json!([{ "name": "a.b", "value": "topsecret99", "sensitive": true }]);
+    let input = json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": properties });
+    server.run(&server.pipeline_with(input).await).await;
+    let failed = receiver.next_of("job.failed").await;
+    assert_eq!(failed["data"]["failure"]["summary"], "Error: a ***");
+}

@@ -166,6 +166,12 @@ async fn only_a_client_with_the_token_is_admitted() {
     let mut shown_in_the_handshake = server.handshake(&[PROTOCOL, ("authorization", &bearer)]).await.expect("a socket");
     shown_in_the_handshake.say(json!({ "type": "connection_init" })).await;
     assert_eq!(shown_in_the_handshake.hear().await["type"], "connection_ack");
+
+    for (handshake, payload) in [(&*bearer, "Bearer wrong"), (&*bearer, TOKEN), ("Bearer wrong", &*bearer)] {
+        let mut wire = server.handshake(&[PROTOCOL, ("authorization", handshake)]).await.expect("a socket");
+        wire.say(json!({ "type": "connection_init", "payload": { "Authorization": payload } })).await;
+        assert_eq!(wire.closed().await, 4403, "{handshake} {payload}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

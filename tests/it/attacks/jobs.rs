@@ -53,3 +53,33 @@ async fn a_job_has_no_variable_of_the_server() {
         assert!(!log.contains(name) && !log.contains(value), "{name}: {log}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_place_of_the_temporary_directory_is_not_followed() {
+    let server = TestServer::start();
+    let elsewhere = server.scratch().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("kept")).expect("a directory");
+    let tmp = server.data_directory().join("tmp");
+    fs::remove_dir_all(&tmp).expect("no directory");
+    assert_eq!(
+        server.final_job(&server.run_script("echo \"$TMPDIR\"").await).await["status"],
+        "COMPLETE",
+        "it is made again"
+    );
+    fs::remove_dir_all(&tmp).expect("no directory");
+    std::os::unix::fs::symlink(&elsewhere, &tmp).expect("a link");
+    let _server = server.kill_and_restart();
+    assert!(elsewhere.join("kept").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_follows_that_of_a_script_that_removed_its_directory() {
+    let server = TestServer::start();
+    let workspace = server.workspace("W").await;
+    let script = "cd ..; rm -rf \"$JOBSTREAM_WORKSPACE_ID\"";
+    let pipeline = server.pipeline(&workspace, "P", script).await;
+    for _ in 0..2 {
+        let job = server.run(&pipeline).await;
+        assert_eq!(server.final_job(&job).await["status"], "COMPLETE");
+    }
+}

@@ -19,6 +19,8 @@
 //! | The same against `serve`, `demo`, `check`, supervisors and tasks while they run | `secrets` |
 //! | A job uses a descriptor of the server | `jobs` |
 //! | A job reads a variable of the server | `jobs` |
+//! | A link in place of the directory of temporary directories has the server empty its target | `jobs` |
+//! | A job removes its workspace's directory, or that of temporary directories | `jobs` |
 //! | Sensitive values for which building or running a search takes long, or much memory | `values` |
 //! | A document that stands for millions of selections: fragments that double, lists in lists | `graphql` |
 //! | A document that is costly to parse: brackets, braces, a long string, 100,000 fields, aliases, directives | `graphql` |
