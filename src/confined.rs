@@ -1,6 +1,9 @@
 //! File operations below a directory that jobs can write to. No symbolic link below it is ever followed, also if a job
 //! replaces a directory by a link between two operations: every operation resolves its path from the descriptor of the
 //! directory, with `openat2` and `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, and acts relative to the descriptor of the parent.
+//!
+//! An operation that writes a file never changes an existing inode that has another name: a hard link may lead out of the
+//! directory. Errors name the path.
 
 mod removal;
 
@@ -20,6 +23,8 @@ pub use removal::remove_tree;
 
 /// Name of a file until its content is complete.
 const UNFINISHED: &str = ".jobstream-unfinished";
+/// Start of the name that a directory gets when a file is written in its place.
+pub const REPLACED: &str = ".jobstream-replaced-";
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// `openat2` fails with EAGAIN if something is renamed at the same time.
@@ -71,7 +76,7 @@ pub enum Flush {
 impl ConfinedDirectory {
     /// Opens a directory. The path itself is trusted: links in it are followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(rustix::fs::open(path, DIRECTORY, Mode::empty())?))
+        named(path, rustix::fs::open(path, DIRECTORY, Mode::empty())).map(Self)
     }
 
     /// Opens a directory below this one.
@@ -82,18 +87,17 @@ impl ConfinedDirectory {
     /// What a path names, or `None` if there is nothing. A link or a file in place of one of its directories is an error.
     pub fn metadata(&self, path: &Path) -> io::Result<Option<Metadata>> {
         let Some((parent, name)) = found(self.parent(path))? else { return Ok(None) };
-        let stat = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(None),
-            stat => stat?,
-        };
-        Ok(Some(metadata(&stat)))
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            stat => named(path, stat.map(|stat| Some(metadata(&stat)))),
+        }
     }
 
     /// Opens a regular file for reading. Anything else in its place is an error; a FIFO is not waited for.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = self.resolve(path, flags)?;
-        match metadata(&rustix::fs::fstat(&file)?).kind {
+        match metadata(&named(path, rustix::fs::fstat(&file))?).kind {
             Kind::File => Ok(file.into()),
             _ => Err(not_a_file(path)),
         }
@@ -102,14 +106,14 @@ impl ConfinedDirectory {
     /// Content of a regular file.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
-        self.file(path)?.read_to_end(&mut content)?;
+        named(path, self.file(path)?.read_to_end(&mut content))?;
         Ok(content)
     }
 
     /// Target of a symbolic link.
     pub fn link_target(&self, path: &Path) -> io::Result<OsString> {
         let (parent, name) = self.parent(path)?;
-        let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+        let target = named(path, rustix::fs::readlinkat(&parent, name, Vec::new()))?;
         Ok(OsStr::from_bytes(target.as_bytes()).to_owned())
     }
 
@@ -117,14 +121,17 @@ impl ConfinedDirectory {
     pub fn entries(&self, path: &Path) -> io::Result<Vec<(OsString, Kind)>> {
         let directory = self.resolve(path, DIRECTORY | OFlags::NOFOLLOW)?;
         let mut entries = Vec::new();
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
+        for entry in named(path, Dir::read_from(&directory))? {
+            let entry = named(path, entry)?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
                 continue;
             }
             let kind = match entry.file_type() {
-                FileType::Unknown => metadata(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?).kind,
+                FileType::Unknown => {
+                    let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+                    metadata(&named(path, stat)?).kind
+                }
                 known => kind(known),
             };
             entries.push((name.to_owned(), kind));
@@ -144,9 +151,9 @@ impl ConfinedDirectory {
             let next = match open_component(&directory, name) {
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(&directory, name, Mode::RWXU) {
-                        Ok(()) if flush == Flush::Now => rustix::fs::fsync(&directory)?,
+                        Ok(()) if flush == Flush::Now => named(path, rustix::fs::fsync(&directory))?,
                         Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return Err(naming(path, error.into())),
                     }
                     open_component(&directory, name)
                 }
@@ -154,86 +161,118 @@ impl ConfinedDirectory {
             };
             directory = next.map_err(|error| match error {
                 Errno::NOTDIR | Errno::LOOP => not_a_directory(path, name),
-                error => error.into(),
+                error => naming(path, error.into()),
             })?;
         }
         Ok(Self(directory))
     }
 
     /// Writes a file, and the directories it is in. The file has the old content or the new one, never a part of it.
+    /// It replaces a file, a link or a FIFO of that name. A directory is moved aside, see [`REPLACED`].
     pub fn write(&self, path: &Path, content: &[u8], mode: Option<Mode>, flush: Flush) -> io::Result<()> {
         let (parent, name) = self.made_parent(path, flush)?;
-        let mut file = create_unfinished(&parent)?;
-        file.write_all(content)?;
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(&file, mode)?;
-        }
-        if flush == Flush::Now {
-            file.sync_all()?;
-        }
-        rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?;
-        if flush == Flush::Now {
-            rustix::fs::fsync(&parent)?;
-        }
-        Ok(())
+        let write = || -> io::Result<()> {
+            let mut file = create_unfinished(&parent)?;
+            file.write_all(content)?;
+            if let Some(mode) = mode {
+                rustix::fs::fchmod(&file, mode)?;
+            }
+            if flush == Flush::Now {
+                file.sync_all()?;
+            }
+            rename_over(&parent, OsStr::new(UNFINISHED), &parent, name)?;
+            if flush == Flush::Now {
+                rustix::fs::fsync(&parent)?;
+            }
+            Ok(())
+        };
+        named(path, write())
     }
 
     /// Creates a symbolic link, in place of a file or link of that name.
     pub fn write_link(&self, path: &Path, target: &[u8]) -> io::Result<()> {
         let (parent, name) = self.made_parent(path, Flush::Now)?;
-        remove_from(&parent, OsStr::new(UNFINISHED))?;
-        rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, UNFINISHED)?;
-        Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
+        let unfinished = OsStr::new(UNFINISHED);
+        let write = || -> io::Result<()> {
+            clear(&parent, unfinished)?;
+            rustix::fs::symlinkat(OsStr::from_bytes(target), &parent, unfinished)?;
+            rename_over(&parent, unfinished, &parent, name)
+        };
+        named(path, write())
     }
 
     /// Creates a file that must not exist, as git creates its locks.
     pub fn create_new(&self, path: &Path) -> io::Result<File> {
         let (parent, name) = self.made_parent(path, Flush::Now)?;
-        Ok(create(&parent, name)?)
+        named(path, create(&parent, name))
     }
 
-    /// Appends to a file, which is created if it does not exist. Anything but a regular file in its place is an error.
+    /// Appends to a file, which is created if it does not exist. A file that has another name too is replaced by a new
+    /// one: its inode may be that of a file outside of this directory. So is anything but a regular file.
     pub fn append(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let (parent, name) = self.made_parent(path, Flush::Now)?;
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&parent, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, FILE_MODE)?;
-        if metadata(&rustix::fs::fstat(&file)?).kind != Kind::File {
-            return Err(not_a_file(path));
+        let opened = rustix::fs::openat(&parent, name, flags | OFlags::NOCTTY | OFlags::CLOEXEC, FILE_MODE);
+        let file = match opened {
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ACCESS) => None,
+            opened => Some(named(path, opened)?),
+        };
+        if let Some(file) = file {
+            let stat = named(path, rustix::fs::fstat(&file))?;
+            if metadata(&stat).kind == Kind::File && stat.st_nlink == 1 {
+                let mut file = File::from(file);
+                return named(path, file.write_all(content).and_then(|()| file.sync_all()));
+            }
         }
-        let mut file = File::from(file);
-        file.write_all(content)?;
-        file.sync_all()
+        self.write(path, content, Some(FILE_MODE), Flush::Now)
     }
 
     /// Moves a file of this directory's file system, or copies it, to this place.
     pub fn take(&self, from: &Path, path: &Path) -> io::Result<()> {
         let (parent, name) = self.made_parent(path, Flush::Now)?;
-        File::open(from)?.sync_all()?;
-        match rustix::fs::renameat(rustix::fs::CWD, from, &parent, name) {
-            Err(Errno::XDEV) => {}
-            renamed => return Ok(renamed?),
-        }
-        let mut file = create_unfinished(&parent)?;
-        io::copy(&mut File::open(from)?, &mut file)?;
-        rustix::fs::fchmod(&file, Mode::RUSR)?;
-        file.sync_all()?;
-        Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
+        let take = || -> io::Result<()> {
+            File::open(from)?.sync_all()?;
+            match rustix::fs::renameat(rustix::fs::CWD, from, &parent, name) {
+                Err(Errno::XDEV) => {}
+                renamed => return Ok(renamed?),
+            }
+            let mut file = create_unfinished(&parent)?;
+            io::copy(&mut File::open(from)?, &mut file)?;
+            rustix::fs::fchmod(&file, Mode::RUSR)?;
+            file.sync_all()?;
+            Ok(rustix::fs::renameat(&parent, UNFINISHED, &parent, name)?)
+        };
+        named(path, take())
     }
 
     /// Removes a file or a link. It is no error if nothing is there.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         match found(self.parent(path))? {
-            Some((parent, name)) => remove_from(&parent, name),
+            Some((parent, name)) => named(path, remove_from(&parent, name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a name free that only the server uses. A directory that is not empty is moved aside, see [`REPLACED`].
+    pub fn clear(&self, path: &Path) -> io::Result<()> {
+        match found(self.parent(path))? {
+            Some((parent, name)) => named(path, clear(&parent, name)),
             None => Ok(()),
         }
     }
 
     /// Gives a file or a directory another path.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let ((from, name), (to, new)) = (self.parent(from)?, self.made_parent(to, Flush::Now)?);
-        rustix::fs::renameat(&from, name, &to, new)?;
-        rustix::fs::fsync(&from)?;
-        Ok(rustix::fs::fsync(&to)?)
+        let (old, new) = (self.parent(from)?, self.made_parent(to, Flush::Now)?);
+        named(to, rustix::fs::renameat(&old.0, old.1, &new.0, new.1))?;
+        named(to, rustix::fs::fsync(&old.0).and_then(|()| rustix::fs::fsync(&new.0)))
+    }
+
+    /// Has a file take the place of whatever is at another path, as [`Self::write`] does.
+    pub fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (old, new) = (self.parent(from)?, self.made_parent(to, Flush::Now)?);
+        named(to, rename_over(&old.0, old.1, &new.0, new.1))?;
+        named(to, rustix::fs::fsync(&old.0).and_then(|()| rustix::fs::fsync(&new.0)))
     }
 
     /// Puts `new` in the place of `old`, which gets the path `aside`: at once, where the file system can exchange two entries.
@@ -241,25 +280,25 @@ impl ConfinedDirectory {
         use rustix::fs::{RenameFlags, renameat, renameat_with};
         let Self(fd) = self;
         match renameat_with(fd, new, fd, old, RenameFlags::EXCHANGE) {
-            Ok(()) => renameat(fd, new, fd, aside)?,
-            Err(Errno::NOENT) => renameat(fd, new, fd, old)?,
+            Ok(()) => named(Path::new(aside), renameat(fd, new, fd, aside))?,
+            Err(Errno::NOENT) => named(Path::new(old), renameat(fd, new, fd, old))?,
             Err(Errno::INVAL | Errno::NOSYS) => {
-                renameat(fd, old, fd, aside)?;
-                renameat(fd, new, fd, old)?;
+                named(Path::new(aside), renameat(fd, old, fd, aside))?;
+                named(Path::new(old), renameat(fd, new, fd, old))?;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(naming(Path::new(old), error.into())),
         }
         self.flush()
     }
 
     /// Flushes the entries of this directory.
     pub fn flush(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+        named(Path::new("."), rustix::fs::fsync(&self.0))
     }
 
     /// Flushes everything that was written to the file system of this directory.
     pub fn flush_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.0)?)
+        named(Path::new("."), rustix::fs::syncfs(&self.0))
     }
 
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
@@ -276,7 +315,7 @@ impl ConfinedDirectory {
 
     fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         if path.as_os_str().is_empty() || path == Path::new(".") {
-            return Ok(rustix::fs::openat(&self.0, ".", flags, Mode::empty())?);
+            return named(Path::new("."), rustix::fs::openat(&self.0, ".", flags, Mode::empty()));
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
@@ -340,8 +379,49 @@ fn create(parent: &OwnedFd, name: &OsStr) -> Result<File, Errno> {
 
 fn create_unfinished(parent: &OwnedFd) -> io::Result<File> {
     let name = OsStr::new(UNFINISHED);
-    remove_from(parent, name)?; // of a task that was killed
+    clear(parent, name)?; // of a task that was killed, or planted by a job
     Ok(create(parent, name)?)
+}
+
+/// Makes a name free. A directory that is not empty is moved aside: it may hold what a job has made, and it may be too
+/// large to be removed now.
+fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            Ok(rustix::fs::renameat(parent, name, parent, format!("{REPLACED}{}", now.as_nanos()))?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Renames a file to a name that is made free first if a directory has it.
+fn rename_over(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat(from, name, to, new) {
+        Err(Errno::ISDIR) => {
+            clear(to, new)?;
+            Ok(rustix::fs::renameat(from, name, to, new)?)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Has an error of the system name the path.
+fn named<T, E: Into<io::Error>>(path: &Path, result: Result<T, E>) -> io::Result<T> {
+    result.map_err(|error| naming(path, error.into()))
+}
+
+fn naming(path: &Path, error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+        None => error,
+    }
 }
 
 fn remove_from(parent: &impl AsFd, name: &OsStr) -> io::Result<()> {
@@ -403,7 +483,7 @@ fn refused(path: &Path, error: Errno) -> io::Error {
         Errno::XDEV => "it leads out of the directory",
         Errno::NOTDIR => "a part of it is not a directory",
         Errno::NXIO => return not_a_file(path), // a socket, or a FIFO
-        error => return error.into(),
+        error => return naming(path, error.into()),
     };
     io::Error::new(io::ErrorKind::NotADirectory, format!("{} cannot be opened: {reason}", path.display()))
 }

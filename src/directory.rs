@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use crate::confined::remove_tree;
+use crate::confined::{ConfinedDirectory, remove_tree};
 use crate::model::{HomeId, JobId, PipelineId, WorkspaceId};
 
 /// How long a directory may still be held that belongs to nobody: what a server was starting when it was killed has it until it is another
@@ -21,6 +21,8 @@ const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed
 
 /// The directory of the attempts' temporary directories.
 const TEMPORARY: &str = "tmp";
+/// How the names of temporary directories that are being removed begin.
+const DISCARDED: &str = "removing-";
 
 /// The directory, locked by this process for as long as a clone of this is kept.
 #[derive(Debug, Clone)]
@@ -238,8 +240,12 @@ impl Directory {
         Ok(entries.iter().filter_map(|(name, _)| self.temporary_called(name.to_str()?)).collect())
     }
 
-    /// The temporary directory of an attempt, by its file name.
+    /// The temporary directory of an attempt, by its file name; or one that a killed server has
+    /// discarded.
     fn temporary_called(&self, name: &str) -> Option<PathBuf> {
+        if let Some(id) = name.strip_prefix(DISCARDED) {
+            return id.parse::<HomeId>().ok().map(|id| self.discarded(id)).filter(|path| path.ends_with(name));
+        }
         let (job, attempt) = name.split_once('.')?;
         let path = self.temporary(job.parse().ok()?, attempt.parse().ok()?);
         path.ends_with(name).then_some(path)
@@ -247,9 +253,13 @@ impl Directory {
 
     /// Gives a temporary directory that is to be removed a name that no attempt uses.
     pub fn discard_temporary(&self, path: &Path) -> io::Result<PathBuf> {
-        let discarded = self.path.join("tmp").join(format!("removing-{}", HomeId::random()));
+        let discarded = self.discarded(HomeId::random());
         fs::rename(path, &discarded)?;
         Ok(discarded)
+    }
+
+    fn discarded(&self, id: HomeId) -> PathBuf {
+        self.path.join(TEMPORARY).join(format!("{DISCARDED}{id}"))
     }
 
     /// Where the workspaces' repositories are.
@@ -354,7 +364,9 @@ mod tests {
             fs::create_dir(tmp.join(other)).unwrap();
         }
         fs::create_dir(tmp.join(format!("{}.01", JobId::random()))).unwrap();
-        assert_eq!(directory.temporary_directories().unwrap(), [made]);
+        assert_eq!(directory.temporary_directories().unwrap(), [made.clone()]);
+        let discarded = directory.discard_temporary(&made).unwrap();
+        assert_eq!(directory.temporary_directories().unwrap(), [discarded]);
 
         let elsewhere = scratch.path().join("elsewhere");
         fs::rename(&tmp, &elsewhere).unwrap();

@@ -132,8 +132,9 @@ fn system_task(
 /// Leaves a task for the process that is to do it, and answers what that is told.
 fn leave(claimed: &Claimed, task: Task, definitions: Definitions, runner: &Runner) -> Result<Vec<String>, NoCommand> {
     let (place, meltano) = (runner.directory.task(claimed.job.id), runner.meltano.clone());
-    let order = task::Order { task, meltano, origin: origin(claimed, runner), definitions };
     let (job, workspace) = (claimed.job.id.to_string(), claimed.workspace.id.to_string());
+    let order =
+        task::Order { task, workspace_id: workspace.clone(), meltano, origin: origin(claimed, runner), definitions };
     let prepared: io::Result<()> = task::make_repository(&runner.directory.repositories(), &workspace)
         .and_then(|()| task::leave(&runner.directory.tasks(), &job, &order));
     prepared.map_err(|error| NoCommand { reason: format!("The task could not be prepared: {error}"), short: true })?;

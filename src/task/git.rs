@@ -45,16 +45,16 @@ pub(super) type Entry = (String, String);
 
 impl Repository {
     /// Opens the repository, making it if need be, at its newest commit. What git needs beside it is kept in `scratch`.
-    pub(super) fn open(scratch: &Path) -> Result<Self, Failure> {
-        let repository = Self::find(scratch)?;
+    pub(super) fn open(scratch: &Path, workspace: &str) -> Result<Self, Failure> {
+        let repository = Self::find(scratch, workspace)?;
         repository.directory.clear_stale_locks()?;
         Ok(repository)
     }
 
     /// The same while jobs may be using it: it is not waited for locks of theirs.
-    pub(super) fn find(scratch: &Path) -> Result<Self, Failure> {
+    pub(super) fn find(scratch: &Path, workspace: &str) -> Result<Self, Failure> {
         let worktree = ConfinedDirectory::open(Path::new("."))?;
-        let directory = GitDirectory::open(&worktree)?;
+        let directory = GitDirectory::open(&worktree, workspace)?;
         let private = private(scratch.join("repository"), &[&std::env::current_dir()?.join(".git/objects")])?;
         let base = directory.reference(BRANCH)?;
         let repository = Self { worktree, directory, private, base, left: None };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,12 @@ const LOCKS: [&str; 4] = ["config.lock", "HEAD.lock", "refs/heads/main.lock", "r
 pub(super) const BRANCH: &str = "refs/heads/main";
 /// Reference to the commit whose files were last put in place.
 pub(super) const PLACED: &str = "refs/jobstream/placed";
+/// Holds the id of the workspace that the server created the repository for.
+const WORKSPACE: &str = "jobstream-workspace";
+/// No more of a small file is read: a job can make it of any length.
+const SMALL: u64 = 1 << 20;
+/// More of a marker than this is not shown.
+const LONGEST_ID: usize = 100;
 /// What a reference has been.
 const LOGS: &str = "logs";
 
@@ -28,7 +34,7 @@ const HEAD: &[u8] = b"ref: refs/heads/main\n";
 const CONFIG: &[u8] =
     b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n";
 /// What `git status` does not show: damaged repositories, which are kept, and what an interrupted task leaves.
-const EXCLUDE: &[u8] = b"/.git-damaged-*\n/.git-jobstream-new\n/.jobstream-unfinished\n";
+const EXCLUDE: &[u8] = b"/.git-damaged-*\n/.git-jobstream-new\n.jobstream-unfinished\n.jobstream-replaced-*\n";
 /// Directories that a new repository has, for the server and for people.
 const DIRECTORIES: [&str; 6] = ["hooks", "info", "objects/info", "objects/pack", "refs/heads", "refs/tags"];
 /// Files that make git look for objects or references in another place.
@@ -40,8 +46,9 @@ pub(super) struct GitDirectory(ConfinedDirectory);
 
 impl GitDirectory {
     /// Opens the `.git` directory of a workspace. It is created if nothing is there, and small parts that are missing or
-    /// broken are replaced. Everything else that the server did not create is damage.
-    pub(super) fn open(worktree: &ConfinedDirectory) -> Result<Self, Failure> {
+    /// broken are replaced. Everything else that the server did not create is damage, a copy of the repository of another
+    /// workspace included.
+    pub(super) fn open(worktree: &ConfinedDirectory, workspace: &str) -> Result<Self, Failure> {
         let path = Path::new(".git");
         match worktree.metadata(path)? {
             Some(found) if found.kind != Kind::Directory => {
@@ -50,20 +57,25 @@ impl GitDirectory {
             _ => {}
         }
         let directory = Self(worktree.make_directories(path)?);
-        directory.check()?;
-        directory.complete()?;
+        directory.check(workspace)?;
+        directory.complete(workspace)?;
         Ok(directory)
     }
 
     /// A new directory of this name, in place of a file or nothing.
-    pub(super) fn create(worktree: &ConfinedDirectory, name: &str) -> Result<Self, Failure> {
+    pub(super) fn create(worktree: &ConfinedDirectory, name: &str, workspace: &str) -> Result<Self, Failure> {
         let directory = Self(worktree.make_directories(Path::new(name))?);
-        directory.complete()?;
+        directory.complete(workspace)?;
         Ok(directory)
     }
 
     /// Whether it holds only what the server and git put there.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self, workspace: &str) -> Result<(), Failure> {
+        let marked = self.marked()?;
+        if marked.as_deref().is_some_and(|marked| marked != workspace) {
+            let other = marked.unwrap_or_default();
+            return Err(Failure::damaged(format!(".git is the repository of another workspace, {other:?}")));
+        }
         for path in ["objects", "refs", "refs/heads", "refs/jobstream"] {
             if self.0.metadata(Path::new(path)).map_err(misplaced)?.is_some_and(|it| it.kind != Kind::Directory) {
                 return Err(Failure::damaged(format!(".git/{path} is not a directory")));
@@ -93,6 +105,15 @@ impl GitDirectory {
         Ok(())
     }
 
+    /// The workspace that the repository was created for. Repositories of earlier versions do not say.
+    fn marked(&self) -> Result<Option<String>, Failure> {
+        let content = self.small_file(Path::new(WORKSPACE))?;
+        let id = String::from_utf8_lossy(&content);
+        let id: String = id.trim_end().chars().take(LONGEST_ID).collect();
+        // A loss of power leaves files empty or full of zeros.
+        Ok(Some(id).filter(|id| !id.is_empty() && !id.contains('\0')))
+    }
+
     fn entries(&self, path: &str) -> Result<Vec<(String, Kind)>, Failure> {
         match self.0.entries(Path::new(path)) {
             Ok(entries) => {
@@ -104,7 +125,10 @@ impl GitDirectory {
     }
 
     /// Creates what is missing, `HEAD` last: without it git sees no repository.
-    fn complete(&self) -> Result<(), Failure> {
+    fn complete(&self, workspace: &str) -> Result<(), Failure> {
+        if self.marked()?.is_none() {
+            self.0.write(Path::new(WORKSPACE), format!("{workspace}\n").as_bytes(), None, Flush::Now)?;
+        }
         let path = Path::new("config");
         // A loss of power leaves files empty or full of zeros.
         let config = self.small_file(path)?;
@@ -129,12 +153,18 @@ impl GitDirectory {
         Ok(self.0.write(Path::new("HEAD"), HEAD, None, Flush::Now)?)
     }
 
-    /// The content of a file. One that is not there, or not a file, is empty.
+    /// The beginning of a file. A file that does not exist or cannot be opened, and anything but a file, is empty.
     fn small_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        match self.0.read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound || is_misplaced(&error) => Ok(Vec::new()),
-            content => content,
-        }
+        use io::ErrorKind::{NotFound, PermissionDenied};
+        let file = match self.0.file(path) {
+            Err(error) if matches!(error.kind(), NotFound | PermissionDenied) || is_misplaced(&error) => {
+                return Ok(Vec::new());
+            }
+            file => file?,
+        };
+        let mut content = Vec::new();
+        file.take(SMALL).read_to_end(&mut content)?;
+        Ok(content)
     }
 
     /// The commit that a reference leads to.
@@ -162,7 +192,7 @@ impl GitDirectory {
             }
             file.write_all(format!("{commit}\n").as_bytes())?;
             file.sync_all()?;
-            self.0.rename(lock, path).map_err(misplaced)?;
+            self.0.rename_over(lock, path).map_err(misplaced)?;
             Ok(before)
         };
         match set() {
@@ -192,16 +222,19 @@ impl GitDirectory {
     }
 
     /// The commit whose files are in place in the workspace of a repository that may be damaged.
-    pub(super) fn placed(worktree: &ConfinedDirectory) -> Option<String> {
-        let directory = worktree.directory(Path::new(".git")).ok()?;
-        read_reference(&directory, PLACED).ok()?
+    pub(super) fn placed(worktree: &ConfinedDirectory, workspace: &str) -> Option<String> {
+        let directory = Self(worktree.directory(Path::new(".git")).ok()?);
+        if directory.marked().ok()?.is_some_and(|marked| marked != workspace) {
+            return None;
+        }
+        directory.reference(PLACED).ok()?
     }
 
     /// Commits that were the newest, latest first, as far as that can be read in a damaged repository.
-    pub(super) fn former_commits(worktree: &ConfinedDirectory) -> Vec<String> {
+    pub(super) fn former_commits(worktree: &ConfinedDirectory, workspace: &str) -> Vec<String> {
         let Ok(directory) = worktree.directory(Path::new(".git")) else { return Vec::new() };
         let directory = Self(directory);
-        if directory.check().is_err() {
+        if directory.check(workspace).is_err() {
             return Vec::new(); // nothing of it can be trusted
         }
         let log = directory.0.read(&Path::new(LOGS).join(BRANCH)).unwrap_or_default();
@@ -253,9 +286,13 @@ impl GitDirectory {
     /// Replaces the index, unless a process is using it.
     pub(super) fn set_index(&self, content: &[u8]) -> io::Result<()> {
         let lock = Path::new("index.lock");
+        // git makes a file: nothing else of this name is a lock that is in use.
+        if self.0.metadata(lock)?.is_some_and(|found| found.kind != Kind::File) {
+            self.0.clear(lock)?;
+        }
         let mut file = self.0.create_new(lock)?;
         let written = file.write_all(content).and_then(|()| file.sync_all());
-        let renamed = written.and_then(|()| self.0.rename(lock, Path::new("index")));
+        let renamed = written.and_then(|()| self.0.rename_over(lock, Path::new("index")));
         if renamed.is_err() {
             let _ = self.0.remove(lock);
         }
@@ -266,13 +303,13 @@ impl GitDirectory {
     pub(super) fn clear_stale_locks(&self) -> Result<(), Failure> {
         for lock in LOCKS.map(Path::new) {
             let Some(found) = self.0.metadata(lock).map_err(misplaced)? else { continue };
-            // A younger one may be in use; git says so itself if it still is when its turn comes.
-            if found.age() < STALE_LOCK {
+            // A younger one may be in use; git says so itself if it still is when its turn comes. A lock of git's is a file.
+            if found.kind == Kind::File && found.age() < STALE_LOCK {
                 std::thread::sleep(STALE_LOCK.saturating_sub(found.age()));
             }
             if self.0.metadata(lock).map_err(misplaced)?.is_some() {
                 say(format_args!("Removing .git/{}, which a process that was killed has left.", lock.display()));
-                self.0.remove(lock).map_err(misplaced)?;
+                self.0.clear(lock).map_err(misplaced)?;
             }
         }
         Ok(())

@@ -35,6 +35,8 @@ use crate::processes;
 pub struct Order {
     /// What is to be done.
     pub task: Task,
+    /// The id of the workspace. Only a repository that was created for it is used.
+    pub workspace_id: String,
     /// Which Meltano there is.
     pub meltano: Meltano,
     /// Where the workspace's repository comes from and goes to, if the one here is a clone.
@@ -180,8 +182,8 @@ fn perform(directory: &Path) -> Result<(), Failure> {
     let order: Order = serde_json::from_slice(&place.read(Path::new(ORDER))?)?;
     // It may say how one gets to the origin, which is nothing for what the task becomes.
     place.remove(Path::new(ORDER))?;
-    let Order { task, meltano, origin, definitions } = order;
-    let workplace = Workplace::new(origin.as_ref(), directory, &meltano, definitions.as_deref());
+    let Order { task, workspace_id, meltano, origin, definitions } = order;
+    let workplace = Workplace::new(&workspace_id, origin.as_ref(), directory, &meltano, definitions.as_deref());
     let result = do_task(task, &meltano, &workplace);
     let (commit_id, needs_definitions) = match &result {
         Ok(commit_id) => (commit_id.clone(), false),

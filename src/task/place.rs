@@ -81,7 +81,7 @@ fn put(
         Ok(None) => {}
         Err(error) => return Ok(Err(Obstacle(format!("{error}.")))),
         Ok(Some(_)) if before == Some(entry) => return Ok(Ok(())),
-        Ok(Some(found)) if found.kind == Kind::Directory => {
+        Ok(Some(found)) if found.kind == Kind::Directory && !is_the_servers(path) => {
             return Ok(Err(Obstacle("a directory is in its place.".to_owned())));
         }
         Ok(Some(_)) if before.is_some() || is_the_servers(path) => {}

@@ -26,19 +26,19 @@ const TRIED_COMMITS: usize = 50;
 
 /// Puts a new `.git` directory in the place of the damaged one, which is kept. With `salvage`, the newest commit that can be
 /// read is the new one's; a clone gets its commits from its origin.
-pub(super) fn replace_repository(why: &str, salvage: bool, scratch: &Path) -> Result<(), Failure> {
+pub(super) fn replace_repository(why: &str, salvage: bool, scratch: &Path, workspace: &str) -> Result<(), Failure> {
     let worktree = ConfinedDirectory::open(Path::new("."))?;
-    let former = GitDirectory::former_commits(&worktree);
+    let former = GitDirectory::former_commits(&worktree, workspace);
     let objects = scratch.join("salvaged");
     let salvaged = if salvage { salvage_objects(&former, scratch, &objects)? } else { None };
     remove_unfinished(&worktree)?;
-    let new = GitDirectory::create(&worktree, NEW)?;
+    let new = GitDirectory::create(&worktree, NEW, workspace)?;
     if let Some(commit) = &salvaged {
         new.take_objects(&objects)?;
         new.set(BRANCH, commit, None)?;
     }
     // A clone has this commit again once it has fetched; until then it counts as none.
-    let placed = if salvage { salvaged.clone() } else { GitDirectory::placed(&worktree) };
+    let placed = if salvage { salvaged.clone() } else { GitDirectory::placed(&worktree, workspace) };
     if let Some(placed) = placed {
         new.set(PLACED, &placed, None)?;
     }

@@ -22,6 +22,7 @@ const REPAIRS: usize = 3;
 
 /// The current directory, which is to be a workspace's repository.
 pub(super) struct Workplace<'a> {
+    workspace: &'a str,
     origin: Option<&'a Origin>,
     scratch: &'a Path,
     meltano: &'a Meltano,
@@ -39,14 +40,15 @@ pub(super) struct Made {
 }
 
 impl<'a> Workplace<'a> {
-    /// The current directory. What git needs beside it is kept in `scratch`.
+    /// The current directory, of the workspace with this id. What git needs beside it is kept in `scratch`.
     pub(super) fn new(
+        workspace: &'a str,
         origin: Option<&'a Origin>,
         scratch: &'a Path,
         meltano: &'a Meltano,
         definitions: Option<&'a [PipelineFile]>,
     ) -> Self {
-        Self { origin, scratch, meltano, definitions, is_rebuilt: Cell::new(false) }
+        Self { workspace, origin, scratch, meltano, definitions, is_rebuilt: Cell::new(false) }
     }
 
     /// Where what git and others need is kept.
@@ -106,10 +108,10 @@ impl<'a> Workplace<'a> {
             match &failure {
                 // A clone gets everything from its origin.
                 Failure::Damaged(why) if self.origin.is_some() => {
-                    repair::replace_repository(why, false, self.scratch)?;
+                    repair::replace_repository(why, false, self.scratch, self.workspace)?;
                 }
                 Failure::Damaged(why) if self.definitions.is_some() => {
-                    repair::replace_repository(why, true, self.scratch)?;
+                    repair::replace_repository(why, true, self.scratch, self.workspace)?;
                 }
                 Failure::DamagedOrigin(why) if self.definitions.is_some() => {
                     let origin = self.origin.ok_or_else(|| Failure::DamagedOrigin(why.clone()))?;
@@ -130,8 +132,8 @@ impl<'a> Workplace<'a> {
             Failure::Git { said, .. } | Failure::Origin { said, .. } if said.may_be_damage() => {}
             _ => return failure,
         }
-        let here =
-            Repository::find(self.scratch).and_then(|it| it.head().map_or(Ok(()), |head| it.check_history(head)));
+        let here = Repository::find(self.scratch, self.workspace)
+            .and_then(|it| it.head().map_or(Ok(()), |head| it.check_history(head)));
         if let Err(damaged @ Failure::Damaged(_)) = here {
             return damaged;
         }
@@ -148,7 +150,7 @@ impl<'a> Workplace<'a> {
             return Ok(());
         }
         let _lock = origin.lock()?;
-        let repository = Repository::find(self.scratch)?;
+        let repository = Repository::find(self.scratch, self.workspace)?;
         let head = repository.head().map(str::to_owned);
         let way = Way::to(origin, &repository);
         match way.newest()? {
@@ -165,7 +167,7 @@ impl<'a> Workplace<'a> {
 
     fn make_change(&self, make: &dyn Fn(&Repository) -> Result<Made, Failure>) -> Result<String, Failure> {
         let Some(origin) = self.origin else {
-            let repository = Repository::open(self.scratch)?;
+            let repository = Repository::open(self.scratch, self.workspace)?;
             let made = make(&repository)?;
             let head = repository.head().filter(|head| *head != made.commit);
             note_what_is_in_place(&repository, head)?;
@@ -205,7 +207,7 @@ impl<'a> Workplace<'a> {
     /// The repository at the newest commit there is, which becomes that of the clone if the origin has it; and what the origin has.
     fn newest(&self, origin: &Origin) -> Result<(Repository, Option<String>), Failure> {
         let _lock = origin.lock()?;
-        let repository = Repository::open(self.scratch)?;
+        let repository = Repository::open(self.scratch, self.workspace)?;
         let mut here = repository.head().map(str::to_owned);
         // It knows what other servers have done too, while the origin was another one.
         if let Some(copy) = origin.copy() {

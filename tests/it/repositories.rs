@@ -119,7 +119,8 @@ async fn a_pipeline_configured_on_one_server_runs_on_another_in_a_clone_of_its_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_script_has_the_environment_that_it_has_on_one_server() {
     let Some(site) = Site::new() else { return };
-    let script = "env | sort | grep -v '^JOBSTREAM_.*_ID=\\|^PWD=\\|^TMPDIR='; trap '' PIPE; ls -l /proc/self/fd | wc -l; umask";
+    let script =
+        "env | sort | grep -v '^JOBSTREAM_.*_ID=\\|^PWD=\\|^TMPDIR='; trap '' PIPE; ls -l /proc/self/fd | wc -l; umask";
     let input = |workspace: &str| json!({ "workspaceId": workspace, "name": "P", "script": script, "properties": [{ "name": "a.b", "value": "c" }] });
     let mut logs = Vec::new();
     for server in [TestServer::start(), site.server("n1", &[])] {

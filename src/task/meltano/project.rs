@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::plugins::Definition;
 use super::{Access, Meltano, OWN, Plugin, Program, Runs};
-use crate::confined::{ConfinedDirectory, Flush, remove_tree};
+use crate::confined::{ConfinedDirectory, Flush, Kind, REPLACED, remove_tree};
 use crate::task::git::Repository;
 use crate::task::{Failure, say};
 
@@ -161,8 +161,16 @@ impl Project {
     pub(in crate::task) fn put_in_place(files: &BTreeMap<PathBuf, String>) -> io::Result<()> {
         let (project, others): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| *path == Path::new(PROJECT_FILE));
         let worktree = ConfinedDirectory::open(Path::new("."))?;
-        let mut files = others.into_iter().chain(project);
-        files.try_for_each(|(path, content)| worktree.write(path, content.as_bytes(), None, Flush::Now))
+        for (path, content) in others.into_iter().chain(project) {
+            if worktree.metadata(path)?.is_some_and(|found| found.kind == Kind::Directory) {
+                let path = path.display();
+                say(format_args!(
+                    "{path} is a directory. It is moved aside, to a name beside it that begins with {REPLACED}."
+                ));
+            }
+            worktree.write(path, content.as_bytes(), None, Flush::Now)?;
+        }
+        Ok(())
     }
 
     fn read(&self) -> Result<Content, Failure> {

@@ -41,6 +41,9 @@
 //! | A browser keeps a log, or takes it for a page | `origins` |
 //! | A job puts links, loops of links or FIFOs in every place of its workspace where the server reads, writes or removes | `repositories` |
 //! | A job makes its repository lead to that of another workspace: gitfile, link, alternates, `commondir`, `core.worktree` | `repositories` |
+//! | A job puts directories, empty or not, in place of files that the server writes | `repositories` |
+//! | A job puts hard links to files outside of the workspace in place of files that the server writes | `repositories` |
+//! | A job copies the repository of another workspace in place of its own | `repositories` |
 //! | A job plants hooks and configuration that would run a program of its own | `repositories` |
 //! | A job replaces what the server and a system task leave for each other | `repositories` |
 //! | A job replaces the repository that servers share | `repositories` |

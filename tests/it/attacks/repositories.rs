@@ -305,3 +305,101 @@ async fn a_link_in_place_of_the_servers_own_repository_is_not_followed() {
         assert_eq!(files, "pipelines/Next.yml\npipelines/P.yml", "{attack}: {log}");
     }
 }
+
+/// Configures a pipeline in a workspace, and checks that the repository is complete afterwards.
+async fn is_configured(server: &TestServer, workspace: &str, attack: &str) -> String {
+    let (done, log) = configure(server, workspace, "Next").await;
+    assert_eq!(done["status"], "COMPLETE", "{attack}: {log}");
+    let repository = server.repository(workspace);
+    let committed = git(&repository, &["ls-tree", "-r", "--name-only", "main", "pipelines"]);
+    assert_eq!(committed, "pipelines/Next.yml\npipelines/P.yml", "{attack}: {log}");
+    assert!(repository.join("pipelines/Next.yml").is_file(), "{attack}: {log}");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_place_of_a_file_is_replaced() {
+    let server = TestServer::with(&["--slots", "4"]);
+    let places = [
+        ".git/HEAD",
+        ".git/config",
+        ".git/index",
+        ".git/index.lock",
+        ".git/jobstream-workspace",
+        ".git/HEAD.lock",
+        ".git/refs/heads/main",
+        ".git/refs/heads/main.lock",
+        ".git/refs/jobstream/placed",
+        ".git/logs/refs/heads/main",
+        ".git/.jobstream-unfinished",
+        ".git/refs/heads/.jobstream-unfinished",
+        "pipelines/.jobstream-unfinished",
+        "pipelines/Next.yml",
+        ".jobstream-unfinished",
+    ];
+    for place in places {
+        for content in ["", "/sub"] {
+            let attack = format!("{place}{content}");
+            let workspace = server.workspace(&attack.replace('/', " ")).await;
+            server.pipeline(&workspace, "P", "true").await;
+            let path = server.repository(&workspace).join(place);
+            clear(&path);
+            fs::create_dir_all(server.repository(&workspace).join(&attack)).expect("a directory");
+            let log = is_configured(&server, &workspace, &attack).await;
+            if place == "pipelines/Next.yml" {
+                assert!(log.contains("pipelines/Next.yml is a directory"), "{log}");
+            }
+            for file in ["HEAD", "config", "index"] {
+                assert!(server.repository(&workspace).join(".git").join(file).is_file(), "{attack}: {file}: {log}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_behind_a_hard_link_is_not_written() {
+    let server = TestServer::with(&["--slots", "4"]);
+    let outside = outside(&server, "outside");
+    for place in PLACES.iter().filter(|place| place.ends_with("main") || place.contains('.')) {
+        let workspace = server.workspace(&place.replace('/', " ")).await;
+        server.pipeline(&workspace, "P", "true").await;
+        let path = server.repository(&workspace).join(place);
+        clear(&path);
+        fs::hard_link(outside.join("file"), &path).expect("a hard link");
+        let (_, log) = configure(&server, &workspace, "Next").await;
+        is_untouched(&outside, &format!("a hard link at {place}: {log}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_another_workspaces_repository_is_not_used() {
+    let server = TestServer::start();
+    let other = server.workspace("Other").await;
+    server.pipeline(&other, "Theirs", "true").await;
+    let theirs = server.repository(&other);
+    let commit = git(&theirs, &["rev-parse", "main"]);
+    for attack in ["rm -rf .git; cp -a OTHER/.git .git", "rm -rf .git; cp -al OTHER/.git .git"] {
+        let workspace = server.workspace(if attack.contains("-al") { "hard links" } else { "copy" }).await;
+        let script = attack.replace("OTHER", theirs.to_str().expect("UTF-8"));
+        let pipeline = server.pipeline(&workspace, "P", &script).await;
+        run(&server, &pipeline).await;
+        let log = is_configured(&server, &workspace, attack).await;
+        assert!(log.contains("another workspace"), "{log}");
+        let history = git(&server.repository(&workspace), &["rev-list", "main"]);
+        assert!(!history.contains(&commit), "{attack}: {history}");
+        assert_eq!(git(&theirs, &["rev-parse", "main"]), commit, "{attack}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_without_the_id_of_its_workspace_gets_it() {
+    let server = TestServer::start();
+    let workspace = server.workspace("W").await;
+    server.pipeline(&workspace, "P", "true").await;
+    let marker = server.repository(&workspace).join(".git/jobstream-workspace");
+    // As in a repository that an earlier version has created.
+    fs::remove_file(&marker).expect("a marker");
+    let log = is_configured(&server, &workspace, "no marker").await;
+    assert!(!log.contains("damaged"), "{log}");
+    assert_eq!(fs::read_to_string(marker).expect("a marker"), format!("{workspace}\n"));
+}
