@@ -364,7 +364,7 @@ mod tests {
             fs::create_dir(tmp.join(other)).unwrap();
         }
         fs::create_dir(tmp.join(format!("{}.01", JobId::random()))).unwrap();
-        assert_eq!(directory.temporary_directories().unwrap(), [made.clone()]);
+        assert_eq!(directory.temporary_directories().unwrap(), std::slice::from_ref(&made));
         let discarded = directory.discard_temporary(&made).unwrap();
         assert_eq!(directory.temporary_directories().unwrap(), [discarded]);
 

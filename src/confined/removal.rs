@@ -213,7 +213,7 @@ mod tests {
         fs::create_dir_all(top.join(format!("{MOVED}1/{MOVED}2/x"))).unwrap();
         fs::write(top.join(format!("{MOVED}3")), "").unwrap();
         for path in ["a/b/c", "a/b", "a", ""] {
-            fs::set_permissions(top.join(path), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(top.join(path), fs::Permissions::from_mode(0o000)).unwrap();
         }
         remove_tree(&top).unwrap();
         assert!(!top.exists() && outside.join("kept").exists());
