@@ -35,7 +35,7 @@ impl Filling {
         let path = data.join("jobstream.db");
         let mut database = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("the database");
         let dialect = Dialect {
-            numbers: format!(
+            places: format!(
                 "WITH RECURSIVE places (place) AS (SELECT 1 UNION ALL SELECT place + 1 FROM places WHERE place < {}) \
                  SELECT place FROM places",
                 self.jobs.max(self.workspaces)
@@ -55,7 +55,7 @@ impl Filling {
     /// Fills a database that a server has made its tables in.
     pub fn fill_postgres(&self, database: &Database) {
         let dialect = Dialect {
-            numbers: format!("SELECT generate_series(1, {}) AS place", self.jobs.max(self.workspaces)),
+            places: format!("SELECT generate_series(1, {}) AS place", self.jobs.max(self.workspaces)),
             id: "gen_random_uuid()",
             moment: "to_timestamp(1735689600 + place / 1000.0)",
             position: [", position", ", latest_change"],
@@ -70,9 +70,9 @@ impl Filling {
 
     fn statements(&self, dialect: &Dialect) -> [String; 8] {
         let Self { workspaces, jobs } = self;
-        let Dialect { numbers, id, moment, position: [position, arrival] } = dialect;
+        let Dialect { places, id, moment, position: [position, arrival] } = dialect;
         [
-            format!("CREATE TABLE filling AS {numbers}"),
+            format!("CREATE TABLE filling AS {places}"),
             format!(
                 "INSERT INTO workspaces (id, created, last_modified, name, alias, status) \
                  SELECT {id}, {moment}, {moment}, 'Workspace ' || place, '', 'READY' FROM filling WHERE place <= {workspaces}"
