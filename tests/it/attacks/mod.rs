@@ -47,7 +47,7 @@
 //! | A job plants hooks and configuration that would run a program of its own | `repositories` |
 //! | A job replaces what the server and a system task leave for each other | `repositories` |
 //! | A job replaces the repository that servers share | `repositories` |
-//! | A job nests 20,000 directories in its temporary directory and its repository | `trees` |
+//! | A job nests 20,000 directories | unit tests of `confined::removal` |
 //! | A job plants links, directories, FIFOs or text where the server looks when it starts | `trees` |
 
 mod connections;
