@@ -77,6 +77,10 @@ impl Diagnosis {
                 return;
             }
         };
+        let is_whole = !continued && self.partial[place].is_empty() && self.announced != Some(stream);
+        if stream == LogStream::Stdout && is_whole && !may_tell(text) {
+            return;
+        }
         let mut partial = std::mem::take(&mut self.partial[place]);
         let (first, line) = partial.add(number, text);
         self.weigh(stream, continued, line, first);
@@ -157,6 +161,36 @@ fn masked(clue: &Clue, sensitive: &[Zeroizing<String>]) -> Failure {
     let mask = |text: &str, was_cut| secrets.mask(&one_line(text), was_cut);
     let plugin = clue.plugin.as_deref().map(|plugin| mask(plugin, false));
     Failure::new(&mask(&clue.text, clue.was_cut), plugin.as_deref(), Some(clue.line))
+}
+
+/// Whether a whole line of standard output can say anything about a failure. Nearly all lines of nearly
+/// all jobs cannot, and this is much faster than [`clue`]. It has a word of everything that `clue` takes
+/// for telling on standard output.
+fn may_tell(text: &str) -> bool {
+    const TELLING: [&str; 17] = [
+        "err",
+        "exception",
+        "exit",
+        "interrupt",
+        "iteration",
+        "fatal",
+        "critical",
+        "severe",
+        "panic",
+        "emerg",
+        "fail",
+        "abort",
+        "caused by",
+        "unhandled",
+        "not found",
+        "no s",
+        "denied",
+    ];
+    static WORDS: LazyLock<Option<AhoCorasick>> =
+        LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(TELLING).ok());
+    // An escape sequence may stand in the middle of a word.
+    let is_drawn = || text.bytes().any(|byte| byte < b' ' && byte != b'\t');
+    WORDS.as_ref().is_none_or(|words| words.is_match(text)) || is_drawn()
 }
 
 /// What a line says about a failure, if anything.
@@ -471,6 +505,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_line_that_cannot_tell_tells_nothing(line in "\\PC{0,80}|[a-zA-Z: ]{0,80}") {
+            prop_assert!(may_tell(&line) || clue(LogStream::Stdout, &line).is_none(), "{line}");
+        }
+
         #[test]
         fn any_line_can_be_seen_and_a_summary_is_short(lines in proptest::collection::vec("(error: )?(\\PC|\\x1b\\[31m|\r|\x00){0,400}", 0..5)) {
             let lines: Vec<(LogStream, &str)> = lines.iter().map(|line| (LogStream::Stderr, line.as_str())).collect();

@@ -33,6 +33,11 @@ impl Partial {
         (self.first, self.text.trim_end_matches('\r'))
     }
 
+    /// Whether a line begins with the next piece.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// The line has ended.
     pub(super) fn clear(&mut self) {
         self.text.clear();
